@@ -1,0 +1,111 @@
+"""descant: decoding by contrast.
+
+Any decoding method, in any combination, exact and batched, over transformers' causal language models.
+
+The names below are imported when they are first used, so that the command line answers `--help` without loading
+torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from descant.amateurs import EarlyExit, Window
+    from descant.decoder import Decoder
+    from descant.errors import (
+        DecodingError,
+        DescantError,
+        LoadError,
+        OutOfMemoryError,
+        PromptError,
+        SettingsError,
+        UnsupportedModelError,
+        UsageError,
+        VocabularyError,
+    )
+    from descant.processors import (
+        BadWords,
+        Epsilon,
+        Eta,
+        FrequencyPenalty,
+        LogitBias,
+        MinNewTokens,
+        MinP,
+        NoRepeatNGram,
+        PresencePenalty,
+        RepetitionPenalty,
+        Temperature,
+        TopK,
+        TopNSigma,
+        TopP,
+        TransformersProcessor,
+        Typical,
+    )
+    from descant.results import Candidate, Output, Piece, Score, Timing, TokenTrace
+    from descant.scoring import Contrastive, Likelihood, Scoring
+    from descant.strategies import Greedy, Sample
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadWords",
+    "Candidate",
+    "Contrastive",
+    "Decoder",
+    "DecodingError",
+    "DescantError",
+    "EarlyExit",
+    "Epsilon",
+    "Eta",
+    "FrequencyPenalty",
+    "Greedy",
+    "Likelihood",
+    "LoadError",
+    "LogitBias",
+    "MinNewTokens",
+    "MinP",
+    "NoRepeatNGram",
+    "OutOfMemoryError",
+    "Output",
+    "Piece",
+    "PresencePenalty",
+    "PromptError",
+    "RepetitionPenalty",
+    "Sample",
+    "Score",
+    "Scoring",
+    "SettingsError",
+    "Temperature",
+    "Timing",
+    "TokenTrace",
+    "TopK",
+    "TopNSigma",
+    "TopP",
+    "TransformersProcessor",
+    "Typical",
+    "UnsupportedModelError",
+    "UsageError",
+    "VocabularyError",
+    "Window",
+]
+
+_HOMES = {
+    "amateurs": "EarlyExit Window",
+    "decoder": "Decoder",
+    "errors": "DecodingError DescantError LoadError OutOfMemoryError PromptError SettingsError UnsupportedModelError UsageError VocabularyError",
+    "processors": "BadWords Epsilon Eta FrequencyPenalty LogitBias MinNewTokens MinP NoRepeatNGram PresencePenalty RepetitionPenalty Temperature TopK TopNSigma TopP TransformersProcessor Typical",
+    "results": "Candidate Output Piece Score Timing TokenTrace",
+    "scoring": "Contrastive Likelihood Scoring",
+    "strategies": "Greedy Sample",
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names.split():
+            return getattr(importlib.import_module(f"descant.{module}"), name)
+    raise AttributeError(f"module 'descant' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

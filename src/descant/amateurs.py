@@ -1,0 +1,104 @@
+"""The amateur sources a user can name, and how each becomes something that yields logits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from descant.errors import SettingsError
+from descant.models import Architecture, LanguageModel, inspect_model, open_model
+from descant.models.early_exit import make_exit
+from descant.models.huggingface import Exit
+from descant.models.window import WindowModel
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """The expert itself, stopped early: its hidden state after `layer` layers, read by its own output head.
+
+    It shares the expert's one forward pass (CALM, Schuster et al. 2022, arXiv 2207.07061, for models whose head
+    serves every layer).
+
+    Parameters
+    ----------
+    layer
+        How many decoder layers run: the index into transformers' `hidden_states`, from 1 to the expert's number of
+        layers less one.
+    norm
+        Whether the hidden state passes through the expert's final norm. DoLa's released code (2309.03883) leaves it
+        out.
+    """
+
+    layer: int
+    norm: bool = True
+
+
+@dataclass(frozen=True)
+class Window:
+    """A model that sees only the last `tokens` tokens of the text (Li et al. 2022, arXiv 2210.15097, §3.4).
+
+    Parameters
+    ----------
+    model
+        The model; the expert may be its own short-sighted amateur. `Decoder.from_pretrained` also takes its name.
+    tokens
+        How many of the last tokens it is given, at least 1. Each costs a pass over that many tokens at every step.
+    """
+
+    model: PreTrainedModel | str
+    tokens: int
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1:
+            raise SettingsError(f"a window of {self.tokens} tokens shows nothing; give it at least 1")
+
+
+Amateur = PreTrainedModel | EarlyExit | Window
+"""What can stand as an amateur."""
+
+
+@dataclass(frozen=True)
+class AmateurFactory:
+    """A checked amateur, ready to be opened once for every call.
+
+    Attributes
+    ----------
+    open
+        Return the amateur without rows.
+    width
+        Width of its logits.
+    context
+        The most tokens a row may hold for its sake, or None.
+    """
+
+    open: Callable[[], LanguageModel | Exit]
+    width: int
+    context: int | None
+
+
+def prepare_amateur(amateur: Amateur, expert: Architecture) -> AmateurFactory:
+    """Check an amateur against its expert.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such layer, or it is not an amateur at all.
+    UnsupportedModelError
+        If the model cannot play that part.
+    """
+    if isinstance(amateur, EarlyExit):
+        early = make_exit(expert, amateur.layer, norm=amateur.norm)
+        return AmateurFactory(lambda: early, expert.width, None)
+    if isinstance(amateur, Window):
+        if isinstance(amateur.model, str):
+            raise SettingsError(
+                f"Window holds the name {amateur.model!r}; load it with Decoder.from_pretrained, or give a model"
+            )
+        seen, tokens = inspect_model(amateur.model), amateur.tokens
+        return AmateurFactory(lambda: WindowModel(seen, tokens), seen.width, None)
+    if isinstance(amateur, PreTrainedModel):
+        other = inspect_model(amateur)
+        return AmateurFactory(lambda: open_model(other), other.width, other.context)
+    raise SettingsError(
+        f"{type(amateur).__name__} is not an amateur; give a PreTrainedModel, EarlyExit(layer) or Window(model, tokens)"
+    )

@@ -1,0 +1,215 @@
+"""`descant compare`: methods side by side on the same prompts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from descant.cli.console import (
+    DONE,
+    INTERRUPTED,
+    SOME_ROWS_FAILED,
+    Progress,
+    Stop,
+    Writer,
+    complain,
+    data_writer,
+    stop_on_interrupt,
+)
+from descant.cli.options import Json, MethodOptions, ModelOptions, RunOptions, expand
+from descant.cli.prompts import Row, read_prompt, read_prompts
+from descant.errors import DecodingError, PromptError, UsageError
+
+if TYPE_CHECKING:
+    from descant.cli.contenders import Contender, Run
+    from descant.cli.models import Plan
+
+AMATEUR = "amateur"
+"""The amateur by itself, greedily: a method of `compare` only."""
+
+
+@expand
+def compare(
+    *,
+    models: ModelOptions,
+    method: MethodOptions,
+    run: RunOptions,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            help='The prompt; "-" reads it from stdin. Without any, the bundled pair has its own.',
+            show_default=False,
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts from a file, as in `descant generate`.", show_default=False)
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Presets, separated by commas, and `amateur` for the amateur alone. "
+            "Default: amateur,greedy,contrastive.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Show what several methods make of the same prompts, and how fast.
+
+    Options act on every method that they can act on. Prompts are decoded one at a time; tokens/s is the rate
+    at that. The last column tells whether transformers' own model.generate gives the same tokens, and its rate
+    in the same run; "–" marks methods that it lacks. Sampling draws as transformers does, from one seed.
+
+    --json prints one object for each prompt and method.
+    """
+    with data_writer() as writer:
+        rows = _read(prompt, prompts, models)
+        contenders, arguments = _prepare(models, method, run, methods)
+        with stop_on_interrupt() as stop:
+            return _Job(contenders, arguments, writer, as_json, batch=prompts is not None).run(rows, stop)
+
+
+def _read(prompt: str | None, prompts: Path | None, models: ModelOptions) -> list[Row]:
+    if prompt is not None and prompts is not None:
+        raise UsageError("PROMPT and --prompts exclude each other; drop one of them")
+    if prompts is not None:
+        return read_prompts(prompts)
+    if prompt is not None:
+        return [Row(read_prompt(prompt))]
+    if models.expert is not None or models.pair is not None:
+        raise UsageError('no prompt; give it as an argument or use --prompts FILE ("-" is stdin)')
+    from descant.demo import example_prompts
+
+    return [Row(text) for text in example_prompts]
+
+
+def _prepare(
+    models: ModelOptions, method: MethodOptions, run: RunOptions, methods: str | None
+) -> "tuple[list[Contender], dict[str, Any]]":
+    """Check all options, then load the models; return who competes, and the arguments that all share."""
+    from descant.cli.contenders import Contender, resolve_all
+    from descant.cli.decoding import chat_settings
+    from descant.cli.methods import settle_randomness
+    from descant.cli.models import load_models, plan_models
+    from descant.decoder import Decoder
+
+    plan = plan_models(models)
+    names = _names(plan, methods)
+    found = resolve_all(["greedy" if name == AMATEUR else name for name in names], method.given())
+    resolved, seed = settle_randomness(found, run, "transformers")
+    contrasts = any(entry.contrasts for entry in resolved)
+    if contrasts and not plan.has_amateur:
+        raise UsageError(
+            "contrast needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N"
+        )
+    decoder = load_models(plan, contrasts=contrasts or AMATEUR in names)
+    alone: Decoder | None = None
+    if AMATEUR in names:
+        alone = Decoder(decoder.amateur, decoder.tokenizer)  # type: ignore[arg-type]
+    contenders = [
+        Contender(name, alone if alone is not None and name == AMATEUR else decoder, entry.method, run, seed)
+        for name, entry in zip(names, resolved, strict=True)
+    ]
+    arguments = {
+        "max_new_tokens": run.max_new_tokens,
+        "stop": run.stop or (),
+        "ignore_eos": run.ignore_eos,
+        "seed": seed,
+        **chat_settings(decoder, run),
+    }
+    return contenders, arguments
+
+
+def _names(plan: "Plan", methods: str | None) -> list[str]:
+    """Return the methods that were asked for, or those that the models allow."""
+    is_model = plan.amateur is not None and plan.options.amateur_window is None
+    if methods is None:
+        alone = [AMATEUR] if is_model else []
+        return [*alone, "greedy", *(["contrastive"] if plan.has_amateur else [])]
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    if not names:
+        raise UsageError("--methods names none; `descant methods` lists them")
+    if AMATEUR in names and not is_model:
+        raise UsageError(
+            "the amateur alone needs a model of its own; give --amateur NAME, or drop it from --methods"
+        )
+    return names
+
+
+class _Job:
+    """All prompts under all methods."""
+
+    def __init__(
+        self,
+        contenders: "list[Contender]",
+        arguments: dict[str, Any],
+        writer: Writer,
+        as_json: bool,
+        *,
+        batch: bool,
+    ) -> None:
+        self.contenders = contenders
+        self.arguments = arguments
+        self.writer = writer
+        self.as_json = as_json
+        self.batch = batch
+
+    def run(self, rows: list[Row], stop: Stop) -> int:
+        """Decode and print; return the exit code."""
+        from descant.cli.tables import print_rates, print_texts
+
+        runs: list[Run] = []
+        failed = False
+        self._warm_up(rows)
+        with Progress(len(rows) * len(self.contenders)) as progress:
+            for row in rows:
+                try:
+                    found = self._compare(row, stop, progress)
+                except (PromptError, DecodingError) as error:
+                    if not self.batch:
+                        raise
+                    failed = True
+                    with progress.hidden():
+                        self._print_error(row, error)
+                    continue
+                runs += found
+                if found and not self.as_json:
+                    with progress.hidden():
+                        print_texts(self.writer, row.prompt, found)
+                if stop.requested:
+                    break
+        if not self.as_json and runs:
+            print_rates(self.writer, self.contenders, runs)
+        if stop.requested:
+            return INTERRUPTED
+        return SOME_ROWS_FAILED if failed else DONE
+
+    def _warm_up(self, rows: list[Row]) -> None:
+        """Decode a few tokens, for the first ones of a process are slow."""
+        for row in rows:
+            if row.error is None:
+                for contender in self.contenders:
+                    contender.warm_up(row.prompt, self.arguments)
+                return
+
+    def _compare(self, row: Row, stop: Stop, progress: Progress) -> "list[Run]":
+        """Decode one prompt under every method, until the user stops."""
+        if row.error is not None:
+            raise PromptError(row.error)
+        runs = []
+        for contender in self.contenders:
+            if stop.requested:
+                break
+            done = contender.decode(row.prompt, self.arguments, stop)
+            runs.append(done)
+            progress.advance()
+            if self.as_json:
+                with progress.hidden():
+                    self.writer.write_json({"prompt": row.prompt, **done.describe()})
+        return runs
+
+    def _print_error(self, row: Row, error: Exception) -> None:
+        if self.as_json:
+            self.writer.write_json({"prompt": row.prompt, "error": str(error)})
+        else:
+            complain(f"prompt {row.prompt!r}: {error}")

@@ -1,0 +1,118 @@
+"""Who competes in `descant compare`, and what each made of a prompt."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from descant.cli.methods import Resolved, apply, refuse_unused
+from descant.cli.options import RunOptions
+from descant.cli.parity import generation_config, transformers_tokens
+from descant.decoder import Decoder
+from descant.presets import Preset, preset
+from descant.results import Output
+
+_WARM_UP_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one method made of one prompt.
+
+    Attributes
+    ----------
+    name
+        The method, as `--methods` has it.
+    output
+        descant's result.
+    seconds
+        How long it took.
+    same
+        Whether transformers gives the same tokens; None where it lacks the method or the user stopped.
+    transformers_tokens, transformers_seconds
+        How many tokens transformers gave, and how long it took.
+    """
+
+    name: str
+    output: Output
+    seconds: float
+    same: bool | None = None
+    transformers_tokens: int = 0
+    transformers_seconds: float = 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """Return the run as plain data."""
+        theirs = None
+        if self.same is not None:
+            rate = self.transformers_tokens / self.transformers_seconds
+            theirs = {"same_tokens": self.same, "tokens_per_second": rate}
+        return {
+            "name": self.name,
+            "text": self.output.text,
+            "token_ids": self.output.token_ids,
+            "finish_reason": self.output.finish_reason,
+            "method": self.output.method,
+            "timing": dataclasses.asdict(self.output.timing),
+            "transformers": theirs,
+        }
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method with the models it runs on."""
+
+    name: str
+    decoder: Decoder
+    method: Preset
+    run: RunOptions
+    seed: int | None
+
+    def decode(self, prompt: str, arguments: Mapping[str, Any], stop: Callable[[], bool]) -> Run:
+        """Decode a prompt here and, if it has the method, with transformers."""
+        self._set_seed()
+        start = time.perf_counter()
+        [output] = self.decoder.generate(prompt, **self.method.arguments, **arguments, cancelled=stop)
+        mine = Run(self.name, output, time.perf_counter() - start)
+        config = generation_config(self.method, self.run, self.decoder.eos_token_ids)
+        if config is None or stop() or not output.token_ids:
+            return mine
+        self._set_seed()
+        start = time.perf_counter()
+        model, tokenizer = self.decoder.expert, self.decoder.tokenizer
+        theirs = transformers_tokens(model, tokenizer, output.prompt_token_ids, config)
+        seconds = time.perf_counter() - start
+        return dataclasses.replace(
+            mine,
+            same=theirs == output.token_ids,
+            transformers_tokens=len(theirs),
+            transformers_seconds=seconds,
+        )
+
+    def warm_up(self, prompt: str, arguments: Mapping[str, Any]) -> None:
+        """Decode a few tokens, for the first ones of a process are slow."""
+        few = min(_WARM_UP_TOKENS, self.run.max_new_tokens)
+        short = dataclasses.replace(self, run=dataclasses.replace(self.run, max_new_tokens=few))
+        short.decode(prompt, {**arguments, "max_new_tokens": few}, lambda: False)
+
+    def _set_seed(self) -> None:
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
+
+
+def resolve_all(names: Iterable[str], given: Mapping[str, Any]) -> list[Resolved]:
+    """Apply the options to every method that they can act on.
+
+    Raises
+    ------
+    UsageError
+        If an option acts on none of them.
+    """
+    found = [apply(preset(name), given) for name in names]
+    used = frozenset[str]().union(*(entry.used for entry in found))
+    refuse_unused(
+        given, used, "none of the methods has it to change; leave it out, or choose other --methods"
+    )
+    return found

@@ -1,0 +1,111 @@
+"""From the options to loaded models."""
+
+from dataclasses import dataclass
+
+from descant.amateurs import EarlyExit, Window
+from descant.cli.options import ModelOptions
+from descant.decoder import Decoder
+from descant.errors import UsageError
+from descant.models.loading import PAIRS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which checkpoints to load, by what the options say.
+
+    Attributes
+    ----------
+    expert, amateur
+        Hub ids or folders.
+    asked
+        The option that asked for an amateur, if one did.
+    bundled
+        Whether the expert is the one that ships with descant.
+    options
+        All options.
+    """
+
+    expert: str
+    amateur: str | None
+    asked: str | None
+    bundled: bool
+    options: ModelOptions
+
+    @property
+    def has_amateur(self) -> bool:
+        """Whether there is something to contrast with."""
+        return self.amateur is not None or self.asked is not None
+
+
+def plan_models(options: ModelOptions) -> Plan:
+    """Decide which checkpoints the options name.
+
+    Raises
+    ------
+    UsageError
+        If two options exclude each other.
+    """
+    if options.pair is not None and (options.expert is not None or options.amateur is not None):
+        raise UsageError("--pair names expert and amateur; drop it, or --expert and --amateur")
+    layer = options.amateur_layer is not None
+    if layer and (options.amateur is not None or options.amateur_window is not None):
+        other = "--amateur" if options.amateur is not None else "--amateur-window"
+        raise UsageError(
+            f"--amateur-layer makes the amateur from the expert, so {other} cannot be honoured; drop one"
+        )
+    bundled = options.pair is None and options.expert is None
+    expert, amateur = _names(options)
+    named = (("--amateur-layer", options.amateur_layer), ("--amateur-window", options.amateur_window))
+    asked = next(
+        (name for name, value in (*named, ("--amateur", options.amateur)) if value is not None), None
+    )
+    return Plan(expert, None if layer else amateur, asked, bundled, options)
+
+
+def load_models(plan: Plan, *, contrasts: bool) -> Decoder:
+    """Load what the plan names; the amateur only if it will be read.
+
+    Raises
+    ------
+    UsageError
+        If an amateur was asked for that would not be read.
+    LoadError
+        If a checkpoint is missing, damaged or not a causal language model.
+    """
+    if plan.asked is not None and not contrasts:
+        raise UsageError(
+            f"{plan.asked} would have no effect: the method reads no amateur; drop it, or --method"
+        )
+    options = plan.options
+    amateur: str | EarlyExit | Window | None = None
+    if contrasts and options.amateur_layer is not None:
+        amateur = EarlyExit(options.amateur_layer)
+    elif contrasts and plan.amateur is not None:
+        amateur = (
+            plan.amateur if options.amateur_window is None else Window(plan.amateur, options.amateur_window)
+        )
+    decoder = Decoder.from_pretrained(
+        plan.expert,
+        amateur=amateur,
+        device=options.device,
+        dtype="float32" if plan.bundled and options.dtype == "auto" else options.dtype,
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if contrasts and amateur is None and options.amateur_window is not None:
+        return Decoder(decoder.expert, decoder.tokenizer, Window(decoder.expert, options.amateur_window))
+    return decoder
+
+
+def _names(options: ModelOptions) -> tuple[str, str | None]:
+    """Return the expert and its amateur."""
+    if options.pair is not None:
+        if options.pair not in PAIRS:
+            raise UsageError(f"there is no pair {options.pair!r}; choose from {', '.join(PAIRS)}")
+        return PAIRS[options.pair]
+    if options.expert is not None:
+        return options.expert, options.amateur
+    from descant.demo import demo_paths
+
+    expert, amateur = demo_paths()
+    return str(expert), options.amateur or str(amateur)

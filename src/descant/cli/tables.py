@@ -1,0 +1,81 @@
+"""Tables for people: wide where the terminal is, 80 columns in a pipe, colours only on a terminal."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from descant.cli.console import Writer
+
+if TYPE_CHECKING:
+    from descant.cli.contenders import Contender, Run
+    from descant.presets import Preset
+
+
+def print_texts(writer: Writer, prompt: str, runs: "Sequence[Run]") -> None:
+    """Print one prompt and, below each other, what the methods made of it."""
+    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
+    table.add_column("method", style="cyan", no_wrap=True)
+    table.add_column("text", ratio=1)
+    for run in runs:
+        ending = Text(" …", style="dim") if run.output.finish_reason != "stop" else Text()
+        table.add_row(run.name, Text(run.output.text.strip()) + ending)
+    _print(writer, Text(prompt.strip(), style="bold"), table)
+
+
+def print_rates(writer: Writer, contenders: "Sequence[Contender]", runs: "Sequence[Run]") -> None:
+    """Print how fast the methods were, and whether transformers agrees."""
+    from descant.cli.methods import settings
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("method", style="cyan", no_wrap=True)
+    table.add_column("settings", ratio=1)
+    table.add_column("tokens", justify="right")
+    table.add_column("tokens/s", justify="right")
+    table.add_column("model.generate", no_wrap=True)
+    for contender in contenders:
+        own = [run for run in runs if run.name == contender.name]
+        tokens = sum(len(run.output.token_ids) for run in own)
+        rate = tokens / sum(run.seconds for run in own) if own else 0.0
+        verdict = _verdict(own)
+        table.add_row(contender.name, settings(contender.method) or "–", str(tokens), f"{rate:.0f}", verdict)
+    _print(writer, table)
+
+
+def print_presets(writer: Writer, presets: "Sequence[Preset]") -> None:
+    """Print the methods, their defaults and their papers."""
+    from descant.cli.methods import settings
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("method", style="cyan", no_wrap=True)
+    table.add_column("defaults", no_wrap=True)
+    table.add_column("chooses", ratio=1)
+    table.add_column("paper", no_wrap=True)
+    for entry in presets:
+        paper = (entry.paper or "–").removeprefix("https://arxiv.org/abs/")
+        linked = Text(f"arXiv {paper}", style=f"link {entry.paper}") if entry.paper else Text("–")
+        table.add_row(entry.name, settings(entry) or "–", entry.summary, linked)
+    _print(writer, table)
+
+
+def _verdict(runs: "Sequence[Run]") -> Text:
+    """Say whether transformers gives the same tokens, and how fast."""
+    checked = [run for run in runs if run.same is not None]
+    if not checked:
+        return Text("–", style="dim")
+    rate = sum(run.transformers_tokens for run in checked) / sum(run.transformers_seconds for run in checked)
+    same = sum(bool(run.same) for run in checked)
+    if same == len(checked):
+        return Text(f"same, {rate:.0f}/s", style="green")
+    return Text(f"{same} of {len(checked)} same, {rate:.0f}/s", style="red")
+
+
+def _print(writer: Writer, *parts: RenderableType) -> None:
+    console = Console(file=writer.file, highlight=False)
+    with console.capture() as capture:
+        console.print(*parts, sep="\n")
+    lines = capture.get().splitlines()
+    writer.write("\n".join(line.rstrip() for line in lines) + "\n")

@@ -1,0 +1,485 @@
+"""The public face: a pair of models, and text from them."""
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare_amateur
+from descant.choice import row_generator
+from descant.describe import describe
+from descant.engine import Engine, Method
+from descant.errors import PromptError, SettingsError, VocabularyError
+from descant.models import inspect_model, open_model
+from descant.models.loading import eos_token_ids, load_model, load_tokenizer
+from descant.models.sources import Sources
+from descant.processors import as_processor
+from descant.results import Output, Piece, Score
+from descant.rows import Ending, Row, TextFollower
+from descant.run import Run
+from descant.score import score_continuations
+from descant.scoring import Contrastive, Likelihood, Scoring
+from descant.strategies import Greedy, Strategy
+from descant.tokens import check_same_vocabulary, decode, encode, encode_continuation, resolve_stops
+
+Prompts = str | Sequence[str] | Sequence[Sequence[int]]
+"""One text, several texts, or several rows of token ids."""
+
+_GREEDY = Greedy()
+
+
+class Decoder:
+    """An expert, perhaps its amateur, and a tokenizer: everything needed to decode text.
+
+    Parameters
+    ----------
+    expert
+        Any transformers causal language model. It is put in evaluation mode and otherwise left as it is.
+    tokenizer
+        Its tokenizer; without one, prompts are token ids and outputs have no text.
+    amateur
+        A model that shares the expert's tokens, `EarlyExit(layer)`, or `Window(model, tokens)`.
+    amateur_tokenizer
+        The amateur's tokenizer, to be compared with the expert's.
+
+    Attributes
+    ----------
+    expert, amateur, tokenizer
+        As given.
+
+    Raises
+    ------
+    VocabularyError
+        If expert and amateur do not share their tokens.
+    LoadError, UnsupportedModelError
+        If a model cannot play its part.
+    SettingsError
+        If an early exit does not exist.
+    """
+
+    def __init__(
+        self,
+        expert: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        amateur: Amateur | None = None,
+        *,
+        amateur_tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        self.expert = expert
+        self.tokenizer = tokenizer
+        self.amateur = amateur
+        self._architecture = inspect_model(expert)
+        expert.eval()
+        self._amateur: AmateurFactory | None = None
+        self._width = self._architecture.width
+        if amateur is not None:
+            self._amateur = prepare_amateur(amateur, self._architecture)
+            self._width = self._common_width(self._amateur.width, amateur_tokenizer)
+        self.eos_token_ids = eos_token_ids(expert, tokenizer)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        expert: str,
+        *,
+        amateur: "str | Amateur | None" = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        allow_pickle: bool = False,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+    ) -> "Decoder":
+        """Load a pair from hub ids or local folders.
+
+        Parameters
+        ----------
+        expert
+            Hub id or folder of the expert and its tokenizer.
+        amateur
+            Hub id or folder, `EarlyExit(layer)`, `Window(name or model, tokens)`, or a loaded model.
+        device
+            `"auto"` takes cuda, then mps, then cpu.
+        dtype
+            `"auto"` keeps each checkpoint's own; or `"float32"`, `"bfloat16"`, …
+        allow_pickle
+            Whether weights may be read from pickle files, which can run code; otherwise safetensors only.
+        trust_remote_code
+            Whether code that comes with a checkpoint may run.
+        revision
+            Branch, tag or commit of the expert's hub repository.
+
+        Raises
+        ------
+        LoadError
+            If a checkpoint is missing, damaged, or not a causal language model.
+        """
+        safety = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
+
+        def model(name: str, revision: str | None) -> PreTrainedModel:
+            return load_model(name, device=device, dtype=dtype, revision=revision, **safety)
+
+        tokenizer = load_tokenizer(expert, trust_remote_code=trust_remote_code, revision=revision)
+        name = amateur.model if isinstance(amateur, Window) else amateur
+        amateur_tokenizer = None
+        loaded: Amateur | None
+        if isinstance(name, str):
+            amateur_tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+            other = model(name, None)
+            loaded = Window(other, amateur.tokens) if isinstance(amateur, Window) else other
+        else:
+            assert not isinstance(amateur, str)
+            loaded = amateur
+        return cls(model(expert, revision), tokenizer, loaded, amateur_tokenizer=amateur_tokenizer)
+
+    @classmethod
+    def demo(cls, *, device: str = "auto", amateur: EarlyExit | None = None) -> "Decoder":
+        """Load the pair that ships with descant; no download.
+
+        Parameters
+        ----------
+        device
+            As in `from_pretrained`.
+        amateur
+            An early exit of the bundled expert, to be used in place of the bundled amateur.
+        """
+        from descant.demo import demo_paths
+
+        expert, bundled = demo_paths()
+        return cls.from_pretrained(
+            str(expert), amateur=amateur or str(bundled), device=device, dtype="float32"
+        )
+
+    def generate(
+        self,
+        prompts: Prompts,
+        scoring: Scoring | None = None,
+        processors: Sequence[Any] = (),
+        strategy: Strategy = _GREEDY,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool = False,
+        seed: int | None = None,
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        top_logprobs: int = 0,
+        trace: bool = False,
+        batch_size: int = 64,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> list[Output]:
+        """Decode every prompt and return one output for each, in order.
+
+        Parameters
+        ----------
+        prompts
+            A text, texts, or rows of token ids.
+        scoring
+            What a good next token is. Default: `Contrastive()` with an amateur, else `Likelihood()`.
+        processors
+            descant's processors or transformers' `LogitsProcessor`s, applied in the order given.
+        strategy
+            `Greedy()` or `Sample()`.
+        max_new_tokens
+            The most tokens a row may gain; the model's context may end it earlier. Both give `"length"`.
+        stop
+            Strings that end a row, matched literally in the new text, across token boundaries.
+        ignore_eos
+            Whether end-of-sequence ids are tokens like others.
+        seed
+            Seeds each row's generator together with its index; None draws one, which the result records.
+        chat
+            Whether texts are the user's turn in the tokenizer's chat template.
+        system
+            The system prompt of that template.
+        top_logprobs
+            How many of the most probable tokens each step reports.
+        trace
+            Whether each token reports why it was chosen; the amateur is then read at every step.
+        batch_size
+            How many rows are decoded at once. Others join as rows end.
+        cancelled
+            Asked between steps; once it returns True every unfinished row ends as `"cancelled"`.
+
+        Raises
+        ------
+        PromptError
+            If a prompt is empty, malformed or longer than the context.
+        SettingsError
+            If a setting is out of its range.
+        OutOfMemoryError
+            If the rows cannot fit, with the figure.
+        DecodingError
+            If logits are not finite numbers, or processors forbid every token.
+        """
+        run = self._run(
+            prompts, scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
+            chat=chat, system=system, top_logprobs=top_logprobs, trace=trace, batch_size=batch_size, follow=False,
+        )  # fmt: skip
+        outputs = {piece.index: piece.output for piece in run.pieces(cancelled) if piece.output is not None}
+        return [outputs[index] for index in range(len(outputs))]
+
+    def stream(
+        self,
+        prompts: Prompts,
+        scoring: Scoring | None = None,
+        processors: Sequence[Any] = (),
+        strategy: Strategy = _GREEDY,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool = False,
+        seed: int | None = None,
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        top_logprobs: int = 0,
+        trace: bool = False,
+        batch_size: int = 64,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Iterator[Piece]:
+        """Decode and yield text as it becomes certain; the arguments are those of `generate`.
+
+        The pieces of a row joined are its output's text: no piece breaks a character or shows a part of a stop
+        string. Pieces of several prompts come interleaved, told apart by `Piece.index`. The last piece of a row
+        carries its `output`. Arguments are checked at once, before the first piece is asked for.
+        """
+        run = self._run(
+            prompts, scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
+            chat=chat, system=system, top_logprobs=top_logprobs, trace=trace, batch_size=batch_size, follow=True,
+        )  # fmt: skip
+        return run.pieces(cancelled)
+
+    def score(
+        self,
+        prompts: Prompts,
+        continuations: Prompts,
+        scoring: Scoring | None = None,
+        processors: Sequence[Any] = (),
+        *,
+        batch_size: int = 16,
+    ) -> list[Score]:
+        """Return the log-probability of each continuation after its prompt, under any method.
+
+        Parameters
+        ----------
+        prompts, continuations
+            Texts or rows of token ids, equally many.
+        scoring, processors
+            As in `generate`; the probability of a token is the softmax of the processed scores.
+        batch_size
+            How many pairs are read at once.
+
+        Returns
+        -------
+        One `Score` a pair: a float (natural logarithm), with `token_ids` and the `logprobs` that add up to it.
+        """
+        scoring = self._scoring(scoring)
+        if isinstance(prompts, str):
+            prompts = [prompts]
+        if isinstance(continuations, str):
+            continuations = [continuations]
+        if len(prompts) != len(continuations):
+            raise PromptError(f"{len(prompts)} prompts and {len(continuations)} continuations; give as many of each")
+        if batch_size < 1:
+            raise SettingsError(f"batch_size is {batch_size}; give at least 1")
+        pairs = [self._pair(prompt, end) for prompt, end in zip(prompts, continuations, strict=True)]
+        context = self._context(scoring)
+        for prompt, end in pairs:
+            self._check_ids(prompt, None)
+            self._check_ids(end, None)
+            if context is not None and len(prompt) + len(end) > context:
+                raise PromptError(
+                    f"prompt and continuation have {len(prompt) + len(end)} tokens, the context holds {context}; "
+                    "shorten the text or score it in parts"
+                )
+        resolved = self._processors(processors)
+        return [
+            score
+            for start in range(0, len(pairs), batch_size)
+            for score in score_continuations(
+                self._sources(scoring), scoring, resolved, pairs[start : start + batch_size]
+            )
+        ]
+
+    def _run(
+        self,
+        prompts: Prompts,
+        scoring: Scoring | None,
+        processors: Sequence[Any],
+        strategy: Strategy,
+        max_new_tokens: int,
+        stop: str | Sequence[str],
+        ignore_eos: bool,
+        seed: int | None,
+        *,
+        chat: bool,
+        system: str | None,
+        top_logprobs: int,
+        trace: bool,
+        batch_size: int,
+        follow: bool,
+    ) -> Run:
+        """Check every argument and set up rows and engine."""
+        scoring = self._scoring(scoring)
+        method = Method(scoring, self._processors(processors), strategy)
+        for name, value, least in (
+            ("max_new_tokens", max_new_tokens, 0), ("top_logprobs", top_logprobs, 0), ("batch_size", batch_size, 1)
+        ):  # fmt: skip
+            if value < least:
+                raise SettingsError(f"{name} is {value}; give at least {least}")
+        texts = self._encode(prompts, chat=chat, system=system)
+        if strategy.whole_batch and len(texts) > batch_size:
+            raise SettingsError(
+                f"{strategy} draws for all {len(texts)} prompts at once, but batch_size is {batch_size}; raise it"
+            )
+        if seed is None and not isinstance(strategy, Greedy):
+            seed = secrets.randbits(32)
+        ending, strings = self._ending(stop, ignore_eos=ignore_eos)
+        context = self._context(scoring)
+        rows = []
+        for index, tokens in enumerate(texts):
+            self._check_ids(tokens, context)
+            limit = len(tokens) + max_new_tokens
+            follower = None
+            if self.tokenizer is not None and (follow or strings):
+                follower = TextFollower(self.tokenizer, strings)
+            rows.append(
+                Row(
+                    index=index,
+                    tokens=list(tokens),
+                    prompt_length=len(tokens),
+                    limit=limit if context is None else min(limit, context),
+                    ending=ending,
+                    generator=row_generator(seed or 0, index),
+                    follower=follower,
+                )
+            )
+        record = {
+            "scoring": describe(scoring),
+            "processors": describe(method.processors),
+            "strategy": describe(strategy),
+            "max_new_tokens": max_new_tokens,
+            "stop": [stop] if isinstance(stop, str) else list(stop),
+            "ignore_eos": ignore_eos,
+            "eos_token_ids": list(self.eos_token_ids),
+            "seed": seed,
+            "chat": chat,
+            "system": system,
+            "batch_size": batch_size,
+            "expert": self._describe_model(self.expert),
+            "amateur": self._describe_model(self.amateur) if len(scoring.sources) > 1 else None,
+        }
+        engine = Engine(
+            self._sources(scoring),
+            method,
+            batch_rows=len(rows),
+            max_rows=batch_size,
+            top_logprobs=top_logprobs,
+            trace=self._token_text if trace else None,
+        )
+        return Run(engine, rows, record, self.tokenizer)
+
+    def _scoring(self, scoring: Scoring | None) -> Scoring:
+        if scoring is None:
+            return Contrastive() if self._amateur is not None else Likelihood()
+        if "amateur" in scoring.sources and self._amateur is None:
+            raise SettingsError(
+                f"{type(scoring).__name__} needs an amateur and this decoder has none; give Decoder(…, amateur=…), "
+                "for instance EarlyExit(layer)"
+            )
+        return scoring
+
+    def _processors(self, processors: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(as_processor(processor).with_eos(self.eos_token_ids) for processor in processors)
+
+    def _sources(self, scoring: Scoring) -> Sources:
+        contrast = "amateur" in scoring.sources
+        amateur = self._amateur.open() if contrast and self._amateur is not None else None
+        width = self._width if contrast else self._architecture.width
+        return Sources(open_model(self._architecture), amateur, width)
+
+    def _context(self, scoring: Scoring) -> int | None:
+        bounds = [self._architecture.context]
+        if "amateur" in scoring.sources and self._amateur is not None:
+            bounds.append(self._amateur.context)
+        return min((bound for bound in bounds if bound is not None), default=None)
+
+    def _common_width(self, amateur: int, amateur_tokenizer: PreTrainedTokenizerBase | None) -> int:
+        width = min(self._architecture.width, amateur)
+        if self.tokenizer is not None and amateur_tokenizer is not None:
+            return check_same_vocabulary(
+                self.tokenizer, amateur_tokenizer, self._architecture.width, amateur
+            )
+        if self.tokenizer is not None and amateur < len(self.tokenizer) <= self._architecture.width:
+            raise VocabularyError(
+                f"the amateur's logits are {amateur} wide, but the tokenizer has {len(self.tokenizer)} tokens; "
+                "choose an amateur of the expert's family"
+            )
+        return width
+
+    def _encode(self, prompts: Prompts, *, chat: bool, system: str | None) -> list[list[int]]:
+        if isinstance(prompts, str):
+            prompts = [prompts]
+        if system is not None and not chat:
+            raise SettingsError("a system prompt is part of the chat template; give chat=True as well")
+        texts = []
+        for prompt in prompts:
+            if isinstance(prompt, int):
+                raise PromptError("prompts is a row of token ids; give a list of rows: [[…]]")
+            if isinstance(prompt, str):
+                tokenizer = self._require_tokenizer("a prompt that is text")
+                texts.append(encode(tokenizer, prompt, chat=chat, system=system))
+            elif chat:
+                raise PromptError("the chat template takes texts, not token ids; give text or leave chat off")
+            else:
+                texts.append([int(token) for token in prompt])
+        return texts
+
+    def _pair(self, prompt: str | Sequence[int], end: str | Sequence[int]) -> tuple[list[int], list[int]]:
+        if isinstance(prompt, str) and isinstance(end, str):
+            return encode_continuation(self._require_tokenizer("text to score"), prompt, end)
+        if isinstance(prompt, str) or isinstance(end, str):
+            raise PromptError("prompt and continuation must both be texts, or both token ids")
+        return [int(token) for token in prompt], [int(token) for token in end]
+
+    def _check_ids(self, tokens: Sequence[int], context: int | None) -> None:
+        if not tokens:
+            raise PromptError("a prompt or continuation has no tokens; give at least one")
+        if min(tokens) < 0 or max(tokens) >= self._architecture.width:
+            raise PromptError(
+                f"token ids {min(tokens)} to {max(tokens)} do not fit a vocabulary of {self._architecture.width}; "
+                "encode the prompt with the expert's tokenizer"
+            )
+        if context is not None and len(tokens) >= context:
+            raise PromptError(
+                f"the prompt has {len(tokens)} tokens and the context holds {context}, which leaves no room for a new "
+                "one; shorten it"
+            )
+
+    def _ending(self, stop: str | Sequence[str], *, ignore_eos: bool) -> tuple[Ending, tuple[str, ...]]:
+        eos = frozenset() if ignore_eos else frozenset(self.eos_token_ids)
+        stops = [stop] if isinstance(stop, str) else list(stop)
+        if not stops:
+            return Ending(eos), ()
+        strings, ids = resolve_stops(self._require_tokenizer("a stop string"), stops)
+        return Ending(eos | frozenset(ids), tuple(strings)), tuple(strings)
+
+    def _require_tokenizer(self, what: str) -> PreTrainedTokenizerBase:
+        if self.tokenizer is None:
+            raise PromptError(f"{what} needs a tokenizer; give Decoder(model, tokenizer), or token ids")
+        return self.tokenizer
+
+    def _token_text(self, token_id: int) -> str:
+        return "" if self.tokenizer is None else decode(self.tokenizer, [token_id])
+
+    @staticmethod
+    def _describe_model(model: Amateur | None) -> Any:
+        if isinstance(model, PreTrainedModel):
+            return {
+                "name": model.config.name_or_path or type(model).__name__,
+                "dtype": str(model.dtype).removeprefix("torch."),
+                "device": str(model.device),
+            }
+        if isinstance(model, Window):
+            return {"name": "Window", "model": Decoder._describe_model(model.model), "tokens": model.tokens}  # type: ignore[arg-type]
+        return describe(model)

@@ -1,0 +1,274 @@
+"""Measure the bundled pair: ``python -m descant.demo.evaluate SEED0 SEED1 SEED2``.
+
+Each argument is a folder written by `descant.demo.train`; without arguments the package's own weights are measured.
+Settings are chosen on the development questions of each pair and used once on its test questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from descant import Contrastive, Decoder, Greedy, Likelihood
+from descant.demo import Question, demo_paths, demo_world, questions
+from descant.demo.card import render
+
+Judged = list[str | None]  # the answer that each question got, if the text gives one
+ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5)
+TAUS = (0.5, 1.0, 1.5, 2.0)
+BETAS = (0.25, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one method reached on a set of questions.
+
+    Parameters
+    ----------
+    accuracy, rare, frequent : float
+        Share of right answers: of all questions, and of the facts in the lowest and the highest third of
+        frequencies, on a logarithmic scale.
+    rumour : float
+        Share of all questions answered wrongly with one of the relation's three most popular rumours.
+    popular_truth : float
+        Share of right answers where the truth is itself one of the three.
+    other_truth : float
+        Share of right answers elsewhere.
+    no_answer : float
+        Share of texts that give none of the relation's answers.
+    """
+
+    accuracy: float
+    rare: float
+    frequent: float
+    rumour: float
+    popular_truth: float
+    other_truth: float
+    no_answer: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the expert's greedy answers, on the same questions.
+
+    Parameters
+    ----------
+    won, lost : int
+        Questions that only the method, or only greedy, answers rightly.
+    gain, low, high : float
+        Difference of accuracies with its 95% interval, from a bootstrap that resamples people.
+    p : float
+        Two-sided exact McNemar test.
+    """
+
+    won: int
+    lost: int
+    gain: float
+    low: float
+    high: float
+    p: float
+
+
+def judge(decoder: Decoder, asked: Sequence[Question], scoring: Likelihood | Contrastive) -> Judged:
+    """Let a decoder answer questions.
+
+    Parameters
+    ----------
+    decoder : Decoder
+        Who answers.
+    asked : sequence of Question
+        What is asked.
+    scoring : Likelihood or Contrastive
+        How tokens are scored; the choice is greedy.
+
+    Returns
+    -------
+    list of str or None
+        The answer read off each text.
+    """
+    world = demo_world()
+    said: Judged = []
+    for start in range(0, len(asked), 256):
+        part = asked[start : start + 256]
+        outs = decoder.generate(
+            [q.prompt for q in part], scoring=scoring, strategy=Greedy(), max_new_tokens=24
+        )
+        said += [world.said(q, out.text) for q, out in zip(part, outs, strict=True)]
+    return said
+
+
+def figures(asked: Sequence[Question], said: Judged) -> Figures:
+    """Summarise answers."""
+    world = demo_world()
+    third = world.spec.fame ** (1 / 3)
+    right = [a == q.answer for q, a in zip(asked, said, strict=True)]
+
+    def share(member: Callable[[Question], bool]) -> float:
+        chosen = [ok for q, ok in zip(asked, right, strict=True) if member(q)]
+        return sum(chosen) / max(1, len(chosen))
+
+    return Figures(
+        accuracy=share(lambda _: True),
+        rare=share(lambda q: q.frequency < third),
+        frequent=share(lambda q: q.frequency > third**2),
+        rumour=sum(
+            a is not None and not ok and world.rank(q.relation, a) <= 3
+            for q, a, ok in zip(asked, said, right, strict=True)
+        )
+        / len(asked),
+        popular_truth=share(lambda q: q.truth_rank <= 3),
+        other_truth=share(lambda q: q.truth_rank > 3),
+        no_answer=sum(a is None for a in said) / len(asked),
+    )
+
+
+def compare(asked: Sequence[Question], said: Judged, base: Judged, draws: int = 2000) -> Comparison:
+    """Compare two sets of answers to the same questions.
+
+    Parameters
+    ----------
+    asked : sequence of Question
+        The questions.
+    said, base : list of str or None
+        Answers of the method and of what it is compared to.
+    draws : int
+        Bootstrap resamples. People are resampled, not questions: the facts of a person are equally well known.
+
+    Returns
+    -------
+    Comparison
+        With a percentile interval and an exact McNemar test.
+    """
+    people: dict[str, list[int]] = {}
+    won = lost = 0
+    for q, a, b in zip(asked, said, base, strict=True):
+        difference = (a == q.answer) - (b == q.answer)
+        won, lost = won + (difference > 0), lost + (difference < 0)
+        entry = people.setdefault(q.person, [0, 0])
+        entry[0] += difference
+        entry[1] += 1
+    rng = Random(0)
+    entries = list(people.values())
+    gains = []
+    for _ in range(draws):
+        sample = rng.choices(entries, k=len(entries))
+        gains.append(sum(d for d, _ in sample) / sum(n for _, n in sample))
+    gains.sort()
+    low, high = gains[int(0.025 * draws)], gains[int(0.975 * draws)]
+    return Comparison(won, lost, (won - lost) / len(asked), low, high, mcnemar(won, lost))
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """Two-sided exact McNemar test: how likely so uneven a split is if wins and losses are equally likely."""
+    n = won + lost
+    tail = sum(math.comb(n, k) for k in range(min(won, lost) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def tune(decoder: Decoder, asked: Sequence[Question], grid: Sequence[Contrastive]) -> Contrastive:
+    """Choose the setting with the most right answers; the first of equals."""
+
+    def right(scoring: Contrastive) -> int:
+        score = sum(a == q.answer for q, a in zip(asked, judge(decoder, asked, scoring), strict=True))
+        print(f"  {_settings(scoring)}: {score / len(asked):.4f}", file=sys.stderr, flush=True)
+        return score
+
+    return max(grid, key=right)
+
+
+def measure(folder: Path, limit: int | None = None) -> dict[str, Any]:
+    """Measure one pair.
+
+    Parameters
+    ----------
+    folder : Path
+        As written by `descant.demo.train`.
+    limit : int, optional
+        Use only so many questions of each kind, for a quick try.
+
+    Returns
+    -------
+    dict
+        Figures, comparisons and chosen settings; plain data.
+    """
+    pair = Decoder.from_pretrained(
+        folder / "expert", amateur=folder / "amateur", dtype="float32", device="cpu"
+    )
+    alone = Decoder.from_pretrained(folder / "amateur", dtype="float32", device="cpu")
+    dev, test = questions("dev", limit=limit), questions("test", limit=limit)
+    chosen = {
+        "difference": tune(
+            pair, dev, [Contrastive(alpha=a, amateur_temperature=t) for a in ALPHAS for t in TAUS]
+        ),
+        "beta": tune(pair, dev, [Contrastive(alpha=a, beta=b) for a in ALPHAS for b in BETAS]),
+    }
+    scorings: dict[str, Likelihood | Contrastive] = {
+        "min-p": Contrastive(alpha=chosen["beta"].alpha, beta=0.0),
+        "difference-default": Contrastive(),
+        **chosen,
+    }
+    print("  test", file=sys.stderr, flush=True)
+    base = judge(pair, test, Likelihood())
+    said = {"amateur": judge(alone, test, Likelihood()), "greedy": base}
+    said |= {name: judge(pair, test, scoring) for name, scoring in scorings.items()}
+    return {
+        "training": json.loads((folder / "training.json").read_text()),
+        "settings": {name: _settings(scoring) for name, scoring in scorings.items()},
+        "methods": {name: asdict(figures(test, answers)) for name, answers in said.items()},
+        "against_greedy": {name: asdict(compare(test, said[name], base)) for name in scorings},
+        "held_out_phrasing": _held_out(pair, alone, chosen, limit),
+        "questions": {"dev": len(dev), "test": len(test)},
+    }
+
+
+def _held_out(
+    pair: Decoder, alone: Decoder, chosen: dict[str, Contrastive], limit: int | None
+) -> dict[str, Any]:
+    asked = questions("test", phrasing="held-out", limit=limit)
+    base = judge(pair, asked, Likelihood())
+    said = {"amateur": judge(alone, asked, Likelihood()), "greedy": base}
+    said |= {name: judge(pair, asked, scoring) for name, scoring in chosen.items()}
+    return {
+        "methods": {name: asdict(figures(asked, answers)) for name, answers in said.items()},
+        "against_greedy": {name: asdict(compare(asked, said[name], base)) for name in chosen},
+    }
+
+
+def _settings(scoring: Likelihood | Contrastive) -> dict[str, float]:
+    if isinstance(scoring, Likelihood):
+        return {}
+    if scoring.beta is not None:
+        return {"alpha": scoring.alpha, "beta": scoring.beta}
+    return {"alpha": scoring.alpha, "amateur_temperature": scoring.amateur_temperature}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure pairs, write ``results.json`` and ``MODEL_CARD.md``."""
+    parser = argparse.ArgumentParser(prog="python -m descant.demo.evaluate", description="Measure pairs.")
+    parser.add_argument("pairs", type=Path, nargs="*", help="folders of pairs, the shipped one first")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the two files go")
+    parser.add_argument("--limit", type=int, help="use so many questions only, for a quick try")
+    options = parser.parse_args(arguments)
+    results = []
+    for folder in options.pairs or [demo_paths()[0].parent]:
+        print(folder, file=sys.stderr, flush=True)
+        results.append(measure(folder, options.limit))
+    for name, text in (
+        ("results.json", json.dumps(results, indent=1) + "\n"),
+        ("MODEL_CARD.md", render(results)),
+    ):
+        temporary = options.out / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(options.out / name)
+        print(options.out / name)
+
+
+if __name__ == "__main__":
+    main()

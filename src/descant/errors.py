@@ -1,0 +1,51 @@
+"""Every error descant raises on purpose, in one tree.
+
+Each message states the cause and then the remedy, in one line. The command line prints that line and exits
+with 2 where the input was unusable (`UsageError` and below) and with 1 otherwise.
+
+    DescantError
+    ├── UsageError (also a ValueError)   the call itself cannot be honoured
+    │   ├── SettingsError                a setting is outside its range, or two settings exclude each other
+    │   ├── PromptError                  a prompt is empty, malformed, or longer than the model's context
+    │   └── VocabularyError              expert and amateur do not share their tokens
+    ├── LoadError                        a checkpoint is missing, corrupt, or of the wrong kind
+    ├── UnsupportedModelError            a model works, but not in the way that was asked for
+    ├── OutOfMemoryError                 what was asked for does not fit; the message holds the figure
+    └── DecodingError                    a step failed: logits that are not numbers, no token left to choose
+"""
+
+
+class DescantError(Exception):
+    """Base of every error that descant raises on purpose."""
+
+
+class UsageError(DescantError, ValueError):
+    """The call cannot be honoured as it was made."""
+
+
+class SettingsError(UsageError):
+    """A setting is outside its range, or two settings exclude each other."""
+
+
+class PromptError(UsageError):
+    """A prompt is empty, malformed, or longer than the model's context."""
+
+
+class VocabularyError(UsageError):
+    """Expert and amateur do not share their tokens."""
+
+
+class LoadError(DescantError):
+    """A checkpoint is missing, corrupt, or not a causal language model."""
+
+
+class UnsupportedModelError(DescantError):
+    """A model cannot be used in the way that was asked for."""
+
+
+class OutOfMemoryError(DescantError):
+    """What was asked for does not fit into memory."""
+
+
+class DecodingError(DescantError):
+    """A decoding step failed."""

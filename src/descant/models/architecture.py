@@ -1,0 +1,157 @@
+"""What descant needs to know about a transformers model: its parts, its attention masks, its limits."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from descant.errors import LoadError, UnsupportedModelError
+
+VERIFIED = frozenset(
+    """
+    arcee bitnet bloom codegen cohere cohere2 cwm diffllama doge dots1 ernie4_5 ernie4_5_moe exaone4 falcon
+    gemma gemma2 gemma3_text glm glm4 glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss gptj granite
+    granitemoe granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe jetmoe llama ministral mistral mixtral mpt
+    nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss
+    smollm3 stablelm starcoder2 vaultgemma xglm
+    """.split()
+)
+"""Architectures whose ragged decoding the test suite compares with `model.generate`."""
+
+CacheKind = Literal["ragged", "transformers"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Structural facts of one loaded model.
+
+    Attributes
+    ----------
+    model
+        The model itself, shared and never changed.
+    cache
+        `"ragged"`: descant's own cache. `"transformers"`: the model's own cache, one row at a time, no rollback.
+    reason
+        Why the model's own cache is used, for error messages; empty otherwise.
+    windows
+        The attention window of each mask the model asks for, by layer type; None is unbounded. A model whose
+        layers are all of one type has a single entry.
+    width
+        Width of the logits.
+    context
+        Most tokens a row may hold, or None.
+    """
+
+    model: PreTrainedModel
+    cache: CacheKind
+    reason: str
+    windows: dict[str, int | None]
+    width: int
+    context: int | None
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers."""
+        return int(self.model.config.get_text_config().num_hidden_layers)
+
+    @property
+    def body(self) -> nn.Module:
+        """The module whose output enters the output head."""
+        decoder: nn.Module = self.model.get_decoder()  # OPT's head reads its decoder, not its base model
+        return decoder if decoder is not self.model else self.model.base_model
+
+    def decoder(self) -> tuple[nn.Module, nn.ModuleList]:
+        """Return the module that owns the decoder layers, and the layers.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the model has no such list.
+        """
+        for module in self.model.modules():
+            for child in module.children():
+                if isinstance(child, nn.ModuleList) and len(child) == self.layers:
+                    return module, child
+        raise UnsupportedModelError(
+            f"{type(self.model).__name__} has no list of {self.layers} decoder layers, so it cannot exit early; "
+            "use a separate model as the amateur"
+        )
+
+
+def inspect_model(model: PreTrainedModel) -> Architecture:
+    """Find out how a model can be run.
+
+    Raises
+    ------
+    LoadError
+        If it is no causal language model.
+    UnsupportedModelError
+        If its attention implementation takes no explicit mask.
+    """
+    config = model.config.get_text_config()
+    head = model.get_output_embeddings()
+    encoder = getattr(config, "is_encoder_decoder", False)
+    bidirectional = hasattr(config, "is_decoder") and hasattr(config, "type_vocab_size") and not config.is_decoder
+    if head is None or encoder or bidirectional or not model.can_generate():
+        raise LoadError(
+            f"{type(model).__name__} is not a causal language model; load one whose class name ends in "
+            "ForCausalLM or LMHeadModel"
+        )
+    weight = getattr(head, "weight", None)
+    width = int(weight.shape[0]) if weight is not None else int(config.vocab_size)
+    reason = _why_not_ragged(model, config)
+    return Architecture(
+        model=model,
+        cache="transformers" if reason else "ragged",
+        reason=reason,
+        windows=_windows(config),
+        width=width,
+        context=_context(config),
+    )
+
+
+def _why_not_ragged(model: PreTrainedModel, config: Any) -> str:
+    """Return why the ragged cache cannot serve a model, or an empty string."""
+    kind = str(config.model_type)
+    types = set(getattr(config, "layer_types", None) or ())
+    if getattr(model, "_is_stateful", False):
+        if hasattr(model.base_model, "_setup_cache"):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} keeps the state of its last text inside its modules, so rows would mix; "
+                "no way around it is known, choose another model"
+            )
+        return f"{kind} keeps a recurrent state, which has no record of earlier positions"
+    if not types <= {"full_attention", "sliding_attention"}:
+        return f"{kind} has layers other than attention with a full or sliding window ({', '.join(sorted(types))})"
+    if kind == "falcon" and config.alibi:
+        return "falcon with ALiBi derives positions from a padding mask"
+    if kind not in VERIFIED:
+        return f"{kind} has not been verified against model.generate with the ragged cache"
+    implementation = config._attn_implementation
+    if implementation not in ("eager", "sdpa"):
+        raise UnsupportedModelError(
+            f"attention implementation {implementation!r} takes no explicit mask; "
+            'call model.set_attn_implementation("sdpa") first'
+        )
+    return ""
+
+
+def _windows(config: Any) -> dict[str, int | None]:
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    types = getattr(config, "layer_types", None)
+    if types:
+        return {kind: window if kind == "sliding_attention" else None for kind in types}
+    return {"sliding_attention" if window else "full_attention": window}
+
+
+def _context(config: Any) -> int | None:
+    if str(config.model_type) in ("bloom", "mamba", "mamba2", "falcon_mamba", "rwkv"):
+        return None
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None

@@ -1,0 +1,94 @@
+"""What a language model is to the rest of descant: rows of tokens that grow, shrink, and yield logits."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from descant.errors import UnsupportedModelError
+
+
+class LanguageModel(ABC):
+    """A causal language model together with the rows of text it has read.
+
+    Rows are numbered from 0 without gaps; each has a length of its own and never influences another. All state of
+    a decode is in this object: the weights behind it are shared, and many such objects may read them.
+
+    Attributes
+    ----------
+    width
+        Width of the logits, which may exceed the number of tokens in the tokenizer's map (padding).
+    context
+        The most tokens a row may hold, or None where the model sets no bound.
+    device
+        Where its logits are.
+    can_truncate
+        Whether `truncate` works, which speculation needs.
+    """
+
+    width: int
+    context: int | None
+    device: torch.device
+    can_truncate: bool = True
+
+    @property
+    @abstractmethod
+    def lengths(self) -> Sequence[int]:
+        """How many tokens each row holds."""
+
+    @abstractmethod
+    def add_rows(self, count: int) -> None:
+        """Append `count` empty rows. Mutates the rows alone."""
+
+    @abstractmethod
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Make old row `rows[i]` the new row i. Mutates.
+
+        One mechanism for rows that leave (left out), reorder (permuted) and fork (named several times).
+        """
+
+    @abstractmethod
+    def forward(
+        self, tokens: Sequence[Sequence[int]], *, keep: int = 1, first_row: int = 0
+    ) -> Float[Tensor, "rows keep vocab"]:
+        """Append tokens to consecutive rows and return logits. Mutates the rows named.
+
+        Parameters
+        ----------
+        tokens
+            For each of the rows `first_row`, `first_row + 1`, …: at least one new token id. The numbers of tokens
+            may differ: one call serves a prefill, one token a row, and a block of drafted tokens.
+        keep
+            Logits are returned for the last `keep` new tokens of each row. Where a row has fewer, its leading
+            entries are undefined.
+
+        Returns
+        -------
+        `[rows, keep, vocab]`, in the model's dtype.
+        """
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        """Forget the tokens of row i from `lengths[i]` on, for all rows. Mutates.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the model's state cannot be rolled back.
+        """
+        del lengths
+        raise UnsupportedModelError(
+            f"{type(self).__name__} cannot forget tokens: its state has no record of earlier positions; "
+            "decode without speculation, or choose an attention-only model"
+        )
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Check that `rows` rows of `length` tokens will fit, as far as can be told. Does not allocate.
+
+        Raises
+        ------
+        OutOfMemoryError
+            With the figure, if they cannot.
+        """
+        del rows, length

@@ -1,0 +1,86 @@
+"""Early exits: what the expert would say after only some of its layers (CALM, Schuster et al. 2022, 2207.07061)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from descant.errors import SettingsError, UnsupportedModelError
+from descant.models.architecture import Architecture
+from descant.models.huggingface import Exit
+
+
+def make_exit(architecture: Architecture, layer: int, *, norm: bool) -> Exit:
+    """Prepare the exit after `layer` decoder layers of a model.
+
+    Parameters
+    ----------
+    layer
+        How many decoder layers run: the index into transformers' `hidden_states`, from 1 to the number of layers
+        less one.
+    norm
+        Whether the hidden state passes through the model's final norm before its output head.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such layer.
+    UnsupportedModelError
+        If what follows the decoder layers cannot be told apart from them.
+    """
+    if architecture.cache != "ragged":
+        raise UnsupportedModelError(
+            f"{type(architecture.model).__name__} cannot exit early: {architecture.reason}; "
+            "use a separate model as the amateur"
+        )
+    if not 1 <= layer < architecture.layers:
+        raise SettingsError(
+            f"there is no early exit after layer {layer}: this expert has {architecture.layers} layers; "
+            f"choose 1 to {architecture.layers - 1}"
+        )
+    _, layers = architecture.decoder()
+    return Exit(layers[layer - 1], find_tail(architecture) if norm else ())
+
+
+@torch.inference_mode()
+def find_tail(architecture: Architecture) -> tuple[nn.Module, ...]:
+    """Find the modules between the decoder layers and the output head, by watching one token pass through.
+
+    Architectures name and place their final norm differently (and some project after it), so the order of calls is
+    taken from a run. The result is checked: applied to the last layer's output it must give exactly what enters the
+    head.
+    """
+    owner, layers = architecture.decoder()
+    calls: list[nn.Module] = []
+    seen: dict[str, Tensor] = {}
+
+    def note(module: nn.Module, _args: Any, _output: Any) -> None:
+        calls.append(module)
+
+    def note_last(module: nn.Module, _args: Any, output: Any) -> None:
+        calls.append(module)
+        seen["last"] = output[0] if isinstance(output, tuple) else output
+
+    def note_hidden(_module: nn.Module, _args: Any, output: Any) -> None:
+        seen["hidden"] = output.last_hidden_state
+
+    model = architecture.model
+    others = [child for child in owner.children() if child is not layers]
+    handles = [child.register_forward_hook(note) for child in others]
+    handles.append(layers[-1].register_forward_hook(note_last))
+    handles.append(architecture.body.register_forward_hook(note_hidden))
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    tail = tuple(calls[calls.index(layers[-1]) + 1 :])
+    hidden = seen["last"]
+    for module in tail:
+        hidden = module(hidden)
+    if not torch.equal(hidden, seen["hidden"]):
+        raise UnsupportedModelError(
+            f"what {type(model).__name__} does after its last layer is more than a chain of modules, so an early exit "
+            "would not be exact; use a separate model as the amateur, or EarlyExit(layer, norm=False)"
+        )
+    return tail

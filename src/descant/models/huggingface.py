@@ -1,0 +1,209 @@
+"""Any attention-based transformers causal language model over the ragged cache."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from descant.errors import OutOfMemoryError
+from descant.models.architecture import Architecture
+from descant.models.base import LanguageModel
+from descant.models.cache import Placement, RaggedCache
+from descant.types import TokenIds
+
+
+class RaggedModel(LanguageModel):
+    """A transformers model with per-row lengths, per-row rollback, and rows that join and leave.
+
+    Parameters
+    ----------
+    architecture
+        The inspected model; its weights are shared and not changed.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self.model = architecture.model
+        self.width = architecture.width
+        self.device = architecture.model.device
+        self.context = architecture.context
+        self.cache = RaggedCache(architecture.layers)
+        self._alibi = architecture.model.config.model_type == "bloom"
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return self.cache.lengths
+
+    def add_rows(self, count: int) -> None:
+        self.cache.lengths.extend([0] * count)
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        self.cache.keep_rows(rows)
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        held = self.cache.lengths
+        if len(lengths) != len(held) or any(not 0 <= new <= old for new, old in zip(lengths, held, strict=True)):
+            raise ValueError(f"cannot truncate rows of {held} tokens to {list(lengths)}")
+        self.cache.lengths = list(lengths)
+
+    def reserve(self, rows: int, length: int) -> None:
+        self.cache.plan(rows, length)
+
+    def forward(
+        self, tokens: Sequence[Sequence[int]], *, keep: int = 1, first_row: int = 0
+    ) -> Float[Tensor, "rows keep vocab"]:
+        return self.run(tokens, keep=keep, first_row=first_row, exits=())[0]
+
+    def run(
+        self,
+        tokens: Sequence[Sequence[int]],
+        *,
+        keep: int,
+        first_row: int,
+        exits: Sequence["Exit"],
+    ) -> list[Float[Tensor, "rows keep vocab"]]:
+        """Do what `forward` does, and return the logits of early exits from the same pass after the model's own."""
+        counts = [len(row) for row in tokens]
+        device = self.model.device
+        place = self.cache.place(first_row, counts, device)
+        ids = padded(tokens, counts, device)
+        with head_reads(self.architecture, counts, keep, exits), self._own_bias(place), memory_errors(place):
+            logits = self.model(
+                input_ids=ids,
+                position_ids=place.positions,
+                attention_mask=self._masks(place),
+                past_key_values=self.cache,
+                use_cache=True,
+            ).logits
+        self.cache.commit(counts)
+        return list(logits.split(len(counts))) if exits else [logits]
+
+    def _masks(self, place: Placement) -> Tensor | dict[str, Tensor]:
+        windows = self.architecture.windows
+        built: dict[int | None, Tensor] = {}
+        for window in windows.values():
+            if window not in built:
+                built[window] = self._mask(place, window)
+        if len(windows) == 1:
+            return next(iter(built.values()))
+        return {kind: built[window] for kind, window in windows.items()}
+
+    def _mask(self, place: Placement, window: int | None) -> Tensor:
+        """Build the mask `[rows, 1, new, view]`: a query at position i sees keys j with i − window < j ≤ i.
+
+        It is additive, zero or the dtype's minimum, because that is what every attention implementation takes:
+        eager attention adds its mask, and would add a boolean one as 0 and 1.
+        """
+        keys = torch.arange(place.view, device=self.device)
+        queries = place.positions[:1] if place.uniform else place.positions
+        hidden = keys > queries[:, :, None]
+        if window is not None and window < place.view:
+            hidden |= keys <= queries[:, :, None] - window
+        dtype = self.model.dtype
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device).masked_fill_(hidden, torch.finfo(dtype).min)
+        return mask[:, None].expand(place.rows, 1, place.count, place.view)
+
+    @contextmanager
+    def _own_bias(self, place: Placement) -> Iterator[None]:
+        """Give BLOOM its ALiBi over the view: it derives the bias from a padding mask, which ragged rows have not."""
+        if not self._alibi:
+            yield
+            return
+        base: Any = self.model.base_model
+        build: Callable[..., Tensor] = base.build_alibi_tensor
+        ones = torch.ones(place.rows, place.view, device=place.positions.device)
+        base.build_alibi_tensor = lambda _mask, heads, dtype: build(ones, heads, dtype)
+        try:
+            yield
+        finally:
+            del base.build_alibi_tensor
+
+
+class Exit:
+    """An early exit: the hidden state after `layer` decoder layers, read through the tail of the model.
+
+    Parameters
+    ----------
+    module
+        The last decoder layer that is run.
+    tail
+        What lies between the decoder layers and the output head (the final norm).
+    """
+
+    def __init__(self, module: nn.Module, tail: Sequence[nn.Module]) -> None:
+        self.module = module
+        self.tail = tuple(tail)
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Apply the tail to hidden states `[..., hidden]`."""
+        for module in self.tail:
+            hidden = module(hidden)
+        return hidden
+
+
+@contextmanager
+def head_reads(
+    architecture: Architecture, counts: Sequence[int], keep: int, exits: Sequence[Exit]
+) -> Iterator[None]:
+    """Let the output head read only the last `keep` tokens of each row, and the early exits beside them.
+
+    The hidden states that enter the head are replaced by those of the kept positions, the exits stacked below
+    along the rows. So logits are computed where they are needed and nowhere else, in one multiplication, through
+    whatever the model does after its head (soft-capping, scaling).
+    """
+    width = max(counts)
+    if width == keep and min(counts) == width and not exits:
+        yield
+        return
+    device = architecture.model.device
+    ends = torch.tensor(counts, device=device)[:, None]
+    index = (ends - keep + torch.arange(keep, device=device)).clamp(min=0)
+    rows = torch.arange(len(counts), device=device)[:, None]
+    early: list[Tensor] = []
+
+    def keep_exit(_module: nn.Module, _args: Any, output: Any) -> None:
+        hidden = output[0] if isinstance(output, tuple) else output
+        early.append(hidden[rows, index])
+
+    def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
+        finished = [exit_.finish(hidden) for exit_, hidden in zip(exits, early, strict=True)]
+        output.last_hidden_state = torch.cat([output.last_hidden_state[rows, index], *finished])
+        return output
+
+    handles = [exit_.module.register_forward_hook(keep_exit) for exit_ in exits]
+    handles.append(architecture.body.register_forward_hook(replace))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def padded(tokens: Sequence[Sequence[int]], counts: Sequence[int], device: torch.device) -> TokenIds:
+    """Pad rows of token ids on the right."""
+    width = max(counts)
+    filled = [[*row, *([0] * (width - len(row)))] for row in tokens] if min(counts) < width else tokens
+    return torch.tensor(filled, dtype=torch.int64, device=device)
+
+
+@contextmanager
+def memory_errors(place: Placement) -> Iterator[None]:
+    """Turn torch's allocation failures into descant's error."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(place) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):  # torch has no class for the CPU's failed allocation
+            raise _out_of_memory(place) from error
+        raise
+
+
+def _out_of_memory(place: Placement) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"a forward pass of {place.rows} rows × {place.count} tokens did not fit into memory; "
+        "shorten the prompts or decode fewer rows at once"
+    )

@@ -1,0 +1,64 @@
+"""A model that sees only the last tokens: a short-sighted amateur (Li et al. 2022, arXiv 2210.15097, §3.4)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from descant.models.architecture import Architecture
+from descant.models.base import LanguageModel
+from descant.models.huggingface import head_reads, padded
+
+_CHUNK = 64
+"""Windows run at once: bounds the activations when many positions are asked for."""
+
+
+class WindowModel(LanguageModel):
+    """Exactly a model that is given the last `tokens` tokens of the text and nothing else, at every position.
+
+    There is no key-value cache: a cached key would carry what lay before the window, because it was computed from
+    it. So each logit costs a pass over its window. Nothing needs to be undone when a row rolls back.
+    """
+
+    context = None
+
+    def __init__(self, architecture: Architecture, tokens: int) -> None:
+        self.architecture = architecture
+        self.width = architecture.width
+        self.device = architecture.model.device
+        self.tokens = tokens
+        self._rows: list[list[int]] = []
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return [len(row) for row in self._rows]
+
+    def add_rows(self, count: int) -> None:
+        self._rows.extend([] for _ in range(count))
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        self._rows = [list(self._rows[row]) for row in rows]
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        self._rows = [row[:length] for row, length in zip(self._rows, lengths, strict=True)]
+
+    def forward(
+        self, tokens: Sequence[Sequence[int]], *, keep: int = 1, first_row: int = 0
+    ) -> Float[Tensor, "rows keep vocab"]:
+        windows = []
+        for row, new in zip(self._rows[first_row : first_row + len(tokens)], tokens, strict=True):
+            row.extend(new)
+            ends = range(len(row) - keep + 1, len(row) + 1)
+            windows += [row[max(0, end - self.tokens) : max(end, 1)] for end in ends]
+        chunks = [self._read(windows[i : i + _CHUNK]) for i in range(0, len(windows), _CHUNK)]
+        return torch.cat(chunks).unflatten(0, (len(tokens), keep))
+
+    def _read(self, windows: Sequence[Sequence[int]]) -> Float[Tensor, "windows vocab"]:
+        model = self.architecture.model
+        counts = [len(window) for window in windows]
+        ids = padded(windows, counts, model.device)
+        # Padding stands on the right, where a causal model cannot see it from the positions that are read.
+        with head_reads(self.architecture, counts, 1, ()):
+            logits: Tensor = model(input_ids=ids, use_cache=False).logits
+        return logits[:, -1]

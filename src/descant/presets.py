@@ -1,0 +1,109 @@
+"""Decoding methods by the name of the paper that brought them: each one entry, each a composition of parts.
+
+>>> from descant import Decoder
+>>> from descant.presets import preset
+>>> outputs = Decoder.demo().generate("…", **preset("top-p").arguments)  # doctest: +SKIP
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from descant.errors import SettingsError
+from descant.processors import Epsilon, Eta, MinP, TopK, TopNSigma, TopP, Typical
+from descant.processors.base import Processor
+from descant.scoring import Contrastive, Likelihood, Scoring
+from descant.strategies import Greedy, Sample, Strategy
+
+_LIKELIHOOD = Likelihood()
+_GREEDY = Greedy()
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A decoding method under its usual name.
+
+    Attributes
+    ----------
+    name
+        As `--method` takes it.
+    summary
+        What it does, in a few words.
+    paper
+        Where it was proposed; None for common knowledge.
+    scoring, processors, strategy
+        Its parts, with the defaults of the paper where it has any.
+    """
+
+    name: str
+    summary: str
+    paper: str | None = None
+    scoring: Scoring = _LIKELIHOOD
+    processors: tuple[Processor, ...] = ()
+    strategy: Strategy = _GREEDY
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The parts as keyword arguments of `Decoder.generate`."""
+        return {"scoring": self.scoring, "processors": self.processors, "strategy": self.strategy}
+
+
+def _sampling(name: str, summary: str, paper: str | None, *processors: Processor) -> Preset:
+    return Preset(name, summary, paper, processors=processors, strategy=Sample())
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            Preset("greedy", "the expert's most probable token"),
+            _sampling("sample", "a draw from the expert's distribution", None),
+            Preset(
+                "contrastive",
+                "expert less amateur, among the tokens the expert finds plausible",
+                "https://arxiv.org/abs/2210.15097",
+                Contrastive(alpha=0.1),
+            ),
+            Preset(
+                "contrastive-beta",
+                "(1+β)·expert − β·amateur, on the logits",
+                "https://arxiv.org/abs/2309.09117",
+                Contrastive(alpha=0.1, beta=0.5),
+            ),
+            _sampling("top-k", "the k most probable", "https://arxiv.org/abs/1805.04833", TopK(50)),
+            _sampling(
+                "top-p", "the smallest nucleus of mass p", "https://arxiv.org/abs/1904.09751", TopP(0.95)
+            ),
+            _sampling("min-p", "at least p times the best", "https://arxiv.org/abs/2407.01082", MinP(0.1)),
+            _sampling(
+                "typical", "near the expected information", "https://arxiv.org/abs/2202.00666", Typical(0.95)
+            ),
+            _sampling("epsilon", "above a probability", "https://arxiv.org/abs/2210.15191", Epsilon(3e-4)),
+            _sampling("eta", "above an entropy-aware one", "https://arxiv.org/abs/2210.15191", Eta(3e-4)),
+            _sampling(
+                "top-n-sigma",
+                "logits n deviations from the best",
+                "https://arxiv.org/abs/2411.07641",
+                TopNSigma(1.0),
+            ),
+        )
+    }
+)
+"""Every preset by its name."""
+
+
+def preset(name: str) -> Preset:
+    """Return the method of that name.
+
+    Raises
+    ------
+    SettingsError
+        If there is none.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    close = get_close_matches(name, PRESETS, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    raise SettingsError(f"there is no method {name!r}{meant}; choose from {', '.join(PRESETS)}")

@@ -1,0 +1,50 @@
+"""What a processor is: history and scores in, scores out."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class History:
+    """The tokens that precede each of `n` positions, padded on the right.
+
+    Several positions of one row (drafted tokens, say) are entries of their own: the same tokens with growing
+    `lengths`. So a processor never needs to know about rows, padding or speculation.
+
+    Attributes
+    ----------
+    tokens
+        Token ids `[n, width]`, on the device of the scores. Entries from `lengths[i]` on are not history and may
+        hold anything.
+    lengths
+        `[n]`: how many tokens precede position i, its prompt included.
+    prompt_lengths
+        `[n]`: how many of those are the prompt.
+    """
+
+    tokens: Int64[Tensor, "n width"]
+    lengths: Int64[Tensor, " n"]
+    prompt_lengths: Int64[Tensor, " n"]
+
+
+class Processor(ABC):
+    """Changes scores in the light of the history, or without it; stateless.
+
+    Implementations are frozen dataclasses. Entry i of the result depends on entry i of the arguments alone, so
+    rows never influence each other.
+    """
+
+    @abstractmethod
+    def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
+        """Return new scores `[n, vocab]`; −inf forbids a token. The arguments are not mutated."""
+
+    def with_eos(self, eos_token_ids: tuple[int, ...]) -> "Processor":
+        """Return the processor with the model's end-of-sequence ids filled in, where it asks for them.
+
+        Only processors that treat the end of sequence specially override this.
+        """
+        del eos_token_ids
+        return self

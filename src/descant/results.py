@@ -1,0 +1,161 @@
+"""What a decode returns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from descant.types import FinishReason
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock times of one row, in seconds, from the moment its batch was submitted.
+
+    Attributes
+    ----------
+    time_to_first_token
+        Until its first token was chosen; None if it has none.
+    total
+        Until it ended.
+    tokens_per_second
+        New tokens over `total`.
+    """
+
+    time_to_first_token: float | None
+    total: float
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A member of the plausibility head at one step; log-probabilities are natural."""
+
+    token_id: int
+    expert_logprob: float
+    amateur_logprob: float | None
+    score: float
+
+
+@dataclass(frozen=True)
+class TokenTrace:
+    """Why a token was chosen.
+
+    Attributes
+    ----------
+    token_id, text
+        The token, and its text by itself.
+    expert_logprob, expert_rank
+        Its natural log-probability under the expert, and its rank there (1 is the most probable).
+    amateur_logprob, amateur_rank
+        The same under the amateur; None where the method has none.
+    score
+        What the scoring gave it, before the processors.
+    head_size
+        How many tokens the scoring allowed.
+    head
+        Those tokens, best score first, 20 at most.
+    expert_entropy, amateur_entropy
+        Entropies of the sources' distributions, in nats.
+    greedy_token_id
+        What the expert alone would have chosen.
+    """
+
+    token_id: int
+    text: str
+    expert_logprob: float
+    expert_rank: int
+    amateur_logprob: float | None
+    amateur_rank: int | None
+    score: float
+    head_size: int
+    head: tuple[Candidate, ...]
+    expert_entropy: float
+    amateur_entropy: float | None
+    greedy_token_id: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """One decoded row.
+
+    Attributes
+    ----------
+    text
+        The new text, without special tokens and without the stop string that ended it; empty if the decoder has
+        no tokenizer.
+    token_ids
+        The new tokens only; an end-of-sequence id that ended the row is included, as in transformers.
+    finish_reason
+        `"stop"`: an end-of-sequence id or a stop string. `"length"`: `max_new_tokens` or the model's context is
+        used up. `"cancelled"`: the caller cancelled.
+    logprobs
+        For each token its natural log-probability under the distribution it was chosen from: the softmax of the
+        scores after all processors.
+    method
+        Every setting that made the text, as plain data.
+    timing
+        Wall-clock times.
+    prompt_token_ids
+        The prompt as the model read it.
+    top_logprobs
+        For each token the most probable `(token id, log-probability)`, best first, where `top_logprobs=k` asked
+        for them.
+    alternatives
+        The other beams, best first.
+    trace
+        Why each token was chosen, where `trace=True` asked for it.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    logprobs: list[float]
+    method: Mapping[str, Any]
+    timing: Timing
+    prompt_token_ids: list[int]
+    top_logprobs: list[list[tuple[int, float]]] | None = None
+    alternatives: "Sequence[Output]" = ()
+    trace: list[TokenTrace] | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a streamed row.
+
+    Attributes
+    ----------
+    index
+        Which prompt of the call it continues.
+    text
+        New text: whole characters, never the beginning of a stop string.
+    token_ids
+        The tokens chosen since the row's last piece. Their text may come with a later piece.
+    output
+        The whole row, with its last piece; None before.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int] = field(default_factory=list)
+    output: Output | None = None
+
+
+class Score(float):
+    """The natural log-probability of a continuation, with its parts.
+
+    Attributes
+    ----------
+    token_ids
+        The continuation's tokens.
+    logprobs
+        The log-probability of each given what precedes it; they add up to the score. −inf where a method does not
+        allow the token.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+
+    def __new__(cls, token_ids: Sequence[int], logprobs: Sequence[float]) -> "Score":
+        score = super().__new__(cls, sum(logprobs))
+        score.token_ids, score.logprobs = list(token_ids), list(logprobs)
+        return score

@@ -1,0 +1,129 @@
+"""One row of a decode: its tokens, how it ends, and the text it has shown."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from descant.results import Timing, TokenTrace
+from descant.tokens import Detokenizer, StopMatcher
+from descant.types import FinishReason
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What ends a row besides its length.
+
+    Attributes
+    ----------
+    token_ids
+        End-of-sequence ids, and stop strings that are a single special token.
+    strings
+        Stop strings, matched literally in the text.
+    """
+
+    token_ids: frozenset[int] = frozenset()
+    strings: tuple[str, ...] = ()
+
+
+class TextFollower:
+    """Turns tokens into text as they arrive, and watches for stop strings."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
+        self._detokenizer = Detokenizer(tokenizer)
+        self._matcher = StopMatcher(strings)
+        self.text = ""
+        self.matched = False
+
+    def push(self, token_id: int) -> None:
+        """Add a token; `text` grows by what is certain, `matched` tells whether a stop string is complete."""
+        self._emit(self._detokenizer.push(token_id))
+
+    def finish(self) -> None:
+        """Add what was held back, unless a stop string ended the text."""
+        if not self.matched:
+            self._emit(self._detokenizer.finish())
+        if not self.matched:
+            self.text += self._matcher.finish()
+
+    def _emit(self, text: str) -> None:
+        certain, matched = self._matcher.push(text)
+        self.text += certain
+        self.matched = matched is not None
+
+
+@dataclass
+class Row:
+    """The mutable state of one row, from its prompt to its end.
+
+    Attributes
+    ----------
+    index
+        Its place in the call.
+    tokens
+        Prompt and new tokens.
+    prompt_length
+        How many of them are the prompt.
+    limit
+        The most tokens it may hold.
+    ending
+        What else ends it.
+    generator
+        Its source of randomness.
+    follower
+        Its text so far; None where nobody needs it before the end.
+    """
+
+    index: int
+    tokens: list[int]
+    prompt_length: int
+    limit: int
+    ending: Ending
+    generator: torch.Generator
+    follower: TextFollower | None = None
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
+    trace: list[TokenTrace] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    submitted_at: float = field(default_factory=time.perf_counter)
+    first_token_at: float | None = None
+    ended_at: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) >= self.limit:
+            self.finish("length")
+
+    @property
+    def new_tokens(self) -> list[int]:
+        """The tokens that were chosen."""
+        return self.tokens[self.prompt_length :]
+
+    def append(self, token_id: int, logprob: float) -> None:
+        """Add a chosen token and end the row if it is complete."""
+        assert self.finish_reason is None, "a row that has ended takes no tokens"
+        if self.first_token_at is None:
+            self.first_token_at = time.perf_counter()
+        self.tokens.append(token_id)
+        self.logprobs.append(logprob)
+        if self.follower is not None:
+            self.follower.push(token_id)
+        if token_id in self.ending.token_ids or (self.follower is not None and self.follower.matched):
+            self.finish("stop")
+        elif len(self.tokens) >= self.limit:
+            self.finish("length")
+
+    def finish(self, reason: FinishReason) -> None:
+        """End the row."""
+        self.finish_reason = reason
+        self.ended_at = time.perf_counter()
+        if self.follower is not None:
+            self.follower.finish()
+
+    def timing(self) -> Timing:
+        """Return the row's times; it must have ended."""
+        assert self.ended_at is not None
+        total = self.ended_at - self.submitted_at
+        first = None if self.first_token_at is None else self.first_token_at - self.submitted_at
+        return Timing(first, total, len(self.logprobs) / total if total else 0.0)

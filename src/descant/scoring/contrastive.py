@@ -1,0 +1,169 @@
+"""Contrastive decoding: what the expert finds likely and a weaker model does not."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NoReturn
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from descant.errors import SettingsError
+from descant.scoring.base import Scoring
+from descant.types import Logits, Mask
+
+_IMPOSSIBLE = -1e4
+"""The log-probability of a token to which the amateur gives none.
+
+Lower than finite logits lead to in practice, so that such a token beats every other of the head, as the
+formula has it; and near enough to 0 that the expert still decides between two of them, in float32 and after
+division by a small temperature too.
+"""
+
+_CACHED_TOKENS = 1 << 18
+"""Scores computed at a time on a CPU, so that the temporaries stay in its cache (twice as fast at 16 ×
+152k)."""
+
+
+@dataclass(frozen=True)
+class Contrastive(Scoring):
+    """Contrast an expert with an amateur, over the tokens that the expert finds plausible (the head).
+
+    With p_E, l_E the expert's probabilities and logits, and l_A the amateur's logits:
+
+    - head: `{x : p_E(x) ≥ α · max p_E}`, which is `l_E(x) ≥ log α + max l_E`; all other tokens score −inf.
+    - Difference form (`beta=None`), Li et al. 2022, "Contrastive Decoding" (arXiv 2210.15097, section 3):
+      `log p_E(x) − log softmax(l_A / τ)(x)`.
+    - β form, O'Brien & Lewis 2023, "Contrastive Decoding Improves Reasoning" (arXiv 2309.09117):
+      `(1 + β) · l_E(x) − β · l_A(x) / τ`, on logits. β = 0 is exactly min-p with p = α: compare with it, or
+      the head takes the contrast's credit.
+
+    Parameters
+    ----------
+    alpha
+        α in (0, 1]: how much less likely than the best a token may be to the expert; 1 is greedy decoding.
+    beta
+        β ≥ 0: the strength of the contrast in the β form; None chooses the difference form.
+    amateur_temperature
+        τ > 0 divides the amateur's logits; below 1 it sharpens the amateur, so that its favourites are
+        avoided more.
+    candidates
+        Cut the head to the expert's k best tokens too (and those that tie with the last); None: do not.
+    normalization
+        Where τ acts in the difference form: `"renormalized"`, before the softmax, as the paper has it;
+        `"released"`, after it, `log softmax(l_A)(x) / τ`, as the paper's code has it: the same argmax at a
+        position, but other totals of sequences.
+    min_tokens_to_keep
+        The head's least size; the released code keeps 2 in its beam search.
+    selective
+        Whether to leave the amateur out at steps whose head has a single token, which it cannot change; None
+        lets the engine decide. The text is the same.
+
+    Notes
+    -----
+    A token of the head to which the amateur gives no probability at all (a logit of −inf) counts as if its
+    log-probability were −10⁴, which is also the least for all others: scores stay finite. In the β form the
+    floor lies 10⁴ below the amateur's greatest logit. A token that the expert forbids (−inf) is never in the
+    head. If a position's logits hold NaN, so do its scores.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = ("expert", "amateur")
+
+    alpha: float = 0.1
+    beta: float | None = None
+    amateur_temperature: float = 1.0
+    candidates: int | None = None
+    normalization: Literal["renormalized", "released"] = "renormalized"
+    min_tokens_to_keep: int = 1
+    selective: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha <= 1:
+            self._refuse("alpha", "use a number above 0 and at most 1 (0.1 is usual, 1 is greedy decoding)")
+        if self.beta is not None and not 0 <= self.beta < math.inf:
+            self._refuse("beta", "use a number from 0 (0.5 is usual), or None for the difference form")
+        if not 0 < self.amateur_temperature < math.inf:
+            self._refuse("amateur_temperature", "use a number above 0 (1 changes nothing)")
+        if self.min_tokens_to_keep < 1:
+            self._refuse("min_tokens_to_keep", "keep at least 1 token")
+        if self.candidates is not None and self.candidates < self.min_tokens_to_keep:
+            self._refuse(
+                "candidates",
+                f"use at least min_tokens_to_keep={self.min_tokens_to_keep!r}, or None for no limit",
+            )
+        if self.normalization not in ("renormalized", "released"):
+            self._refuse("normalization", 'use "renormalized" or "released"')
+        if self.normalization == "released" and self.beta is not None:
+            self._refuse(
+                "normalization", "but the β form works on logits, which have none; leave out one of the two"
+            )
+
+    def _refuse(self, name: str, remedy: str) -> NoReturn:
+        raise SettingsError(f"Contrastive.{name} is {getattr(self, name)!r}; {remedy}")
+
+    def __call__(self, logits: Mapping[str, Logits]) -> Logits:
+        expert, amateur = logits["expert"], logits["amateur"]
+        vocab = expert.shape[-1]
+        positions = expert.numel() // vocab
+        at_once = max(1, _CACHED_TOKENS // vocab) if expert.device.type == "cpu" else positions
+        if positions <= at_once:
+            return self._contrast(expert, amateur)
+        scores = torch.empty_like(expert, memory_format=torch.contiguous_format)
+        experts, amateurs = expert.reshape(-1, vocab), amateur.reshape(-1, vocab)
+        for start in range(0, positions, at_once):
+            part = slice(start, start + at_once)
+            scores.view(-1, vocab)[part] = self._contrast(experts[part], amateurs[part])
+        return scores
+
+    def head(self, expert: Logits) -> Bool[Tensor, "*positions vocab"]:
+        """Tell which tokens the expert finds plausible enough to be chosen.
+
+        Parameters
+        ----------
+        expert
+            Logits of shape `[..., vocab]`.
+
+        Returns
+        -------
+        Booleans of the same shape. Where logits are NaN all tokens of the position count, so that scores show
+        it.
+        """
+        return ~self._outside(expert)
+
+    def settled(self, expert: Logits) -> Mask:
+        return self.head(expert).sum(-1) == 1
+
+    @property
+    def skips_settled(self) -> bool | None:
+        return self.selective
+
+    def _contrast(self, expert: Logits, amateur: Logits) -> Logits:
+        tau = self.amateur_temperature
+        if tau != 1 and self.normalization == "renormalized":
+            amateur = amateur / tau
+        if self.beta is None:
+            amateur_log_probs = amateur.log_softmax(-1)
+            if self.normalization == "released":
+                amateur_log_probs /= tau
+            scores = expert.log_softmax(-1).sub_(amateur_log_probs.clamp_(min=_IMPOSSIBLE))
+        else:
+            floored = torch.maximum(amateur, amateur.amax(-1, keepdim=True) + _IMPOSSIBLE)
+            scores = ((1 + self.beta) * expert).sub_(floored, alpha=self.beta)
+        return scores.masked_fill_(self._outside(expert), -math.inf)
+
+    def _outside(self, expert: Logits) -> Bool[Tensor, "*positions vocab"]:
+        """Return the complement of the head; false everywhere at a position with NaN."""
+        threshold = expert.amax(-1, keepdim=True) + math.log(self.alpha)
+        if self.min_tokens_to_keep > 1:
+            threshold = torch.minimum(threshold, _kth_best(expert, self.min_tokens_to_keep))
+            # Of fewer tokens than that, the forbidden ones would pass.
+            threshold = threshold.clamp(min=torch.finfo(expert.dtype).min)
+        if self.candidates is not None:
+            threshold = torch.maximum(threshold, _kth_best(expert, self.candidates))
+        return expert < threshold
+
+
+def _kth_best(logits: Logits, k: int) -> Float[Tensor, "*positions 1"]:
+    """Return the k-th greatest logit of each position, `[..., 1]`."""
+    return logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]

@@ -1,0 +1,19 @@
+"""Greedy decoding: the best token at every step."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+from descant import choice
+from descant.strategies.base import Draws, Strategy
+from descant.types import Chosen
+
+
+@dataclass(frozen=True)
+class Greedy(Strategy):
+    """Take the token with the highest score; of equal ones, that with the lowest id."""
+
+    def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
+        del draws
+        return choice.argmax(scores)

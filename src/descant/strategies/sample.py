@@ -1,0 +1,42 @@
+"""Sampling from the distribution that the scores define."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from descant import choice
+from descant.errors import SettingsError
+from descant.strategies.base import Draws, Strategy
+from descant.types import Chosen
+
+
+@dataclass(frozen=True)
+class Sample(Strategy):
+    """Draw from `softmax(scores)`. Temperature and truncation are processors.
+
+    Parameters
+    ----------
+    rng
+        `"seeded"`: row i of a call draws from a generator made from the call's seed and i, so its text does not
+        depend on its neighbours. `"transformers"`: one `torch.multinomial` a step over all rows of the call, from
+        torch's global generator, so that `torch.manual_seed(s)` gives the tokens of `model.generate`.
+    """
+
+    rng: Literal["seeded", "transformers"] = "seeded"
+
+    def __post_init__(self) -> None:
+        if self.rng not in ("seeded", "transformers"):
+            raise SettingsError(f'rng is {self.rng!r}; choose "seeded" or "transformers"')
+
+    @property
+    def whole_batch(self) -> bool:
+        return self.rng == "transformers"
+
+    def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
+        if self.rng == "transformers":
+            return choice.multinomial_like_transformers(scores, draws.batch_rows, draws.batch_size)
+        uniforms = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in draws.generators])
+        return choice.categorical(scores, uniforms.to(scores.device))

@@ -1,0 +1,213 @@
+"""Tokens to text, one token at a time.
+
+Law: whatever the ids, the pieces returned by `Detokenizer.push`, followed by `Detokenizer.finish`,
+concatenate to `decode(tokenizer, ids)`, and what was returned never changes. Work is constant for a token,
+whatever came before.
+
+`tokenizers.DecodeStream` does not keep this law: it holds a token back for ever once its text ends in a
+replacement character, has no flush, and decodes all that it holds anew with every token. Two decoders replace
+it:
+
+- Byte-level vocabularies (GPT-2, Llama 3, Qwen): a token is a string of bytes, whatever its neighbours, so an
+  incremental UTF-8 decoder is exact, and only the up to three bytes of an unfinished character are held back.
+- Everything else is decoded in a window: the latest tokens again with those just before them, which tell the
+  tokenizer that it is in the middle of a text. Tokens that are parts of characters are held until the run of
+  them ends, because tokenizers with byte fallback decide on the run as a whole whether it is text. Where a
+  token may change the text before it (CTRL writes "wor@@" and then "ld" as "world"), text waits until the
+  next token has confirmed it.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from tokenizers import decoders
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from descant.tokens.text import common_prefix, decode
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+_LONGEST_CONTEXT = 32
+"""Bound on the tokens kept as context; more than one is only kept where tokens decode to no text at all."""
+
+_APPENDING = {
+    "ByteLevel",
+    "BPEDecoder",
+    "ByteFallback",
+    "Fuse",
+    "Metaspace",
+    "Replace",
+    "Sequence",
+    "WordPiece",
+}
+"""Decoders of `tokenizers` whose text only ever grows at its end when a token follows."""
+
+
+class Detokenizer:
+    """Turns one row's tokens into text as they come.
+
+    Parameters
+    ----------
+    tokenizer
+        Any transformers tokenizer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._decoder: _Incremental = _Bytes(tokenizer) if _is_byte_level(tokenizer) else _Window(tokenizer)
+
+    def push(self, token_id: int) -> str:
+        """Add a token and return the text that is certain by now, and was not before."""
+        return self._decoder.push(token_id)
+
+    def finish(self) -> str:
+        """Return what was held back; no token may follow."""
+        return self._decoder.finish()
+
+
+class _Incremental(Protocol):
+    """What both ways of decoding offer."""
+
+    def push(self, token_id: int) -> str: ...
+
+    def finish(self) -> str: ...
+
+
+class _Tokens:
+    """Looks up the token behind an id; None for ids that decode to nothing: special, or not in the map."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
+        if self._backend is not None:
+            added = self._backend.get_added_tokens_decoder().items()
+            self._special = {token_id for token_id, token in added if token.special}
+        else:
+            self._special = set(tokenizer.all_special_ids)
+            self._size = len(tokenizer)
+
+    def __getitem__(self, token_id: int) -> str | None:
+        if token_id in self._special:
+            return None
+        if self._backend is not None:
+            token: str | None = self._backend.id_to_token(token_id)
+            return token
+        return str(self._tokenizer.convert_ids_to_tokens(token_id)) if token_id < self._size else None
+
+
+class _Bytes:
+    """Decodes a byte-level vocabulary, in which each character of a token stands for one byte."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokens = _Tokens(tokenizer)
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
+        visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+        hidden = sorted(set(range(0x100)) - set(visible))
+        # Bytes without a visible character are written with the first characters above them, in order.
+        self._byte = {chr(byte): byte for byte in visible}
+        self._byte |= {chr(0x100 + index): byte for index, byte in enumerate(hidden)}
+
+    def push(self, token_id: int) -> str:
+        token = self._tokens[token_id]
+        if token is None:
+            return ""
+        try:
+            data = bytes([self._byte[character] for character in token])
+        except KeyError:  # An added token, which is written as it reads.
+            data = token.encode("utf-8")
+        return self._characters.decode(data)
+
+    def finish(self) -> str:
+        return self._characters.decode(b"", final=True)
+
+
+class _Window:
+    """Decodes the latest tokens together with a context that was decoded before.
+
+    The window is cut into groups: a group is one token that is text by itself, or a run of tokens that are
+    not. A context may begin with any group, but not within one.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = _Tokens(tokenizer)
+        self._appending = _only_appends(tokenizer)
+        self._context: list[list[int]] = []
+        self._text = ""  # The context, decoded; its first `_sent` characters have been returned.
+        self._sent = 0
+        self._run: list[int] = []
+
+    def push(self, token_id: int) -> str:
+        token = self._tokens[token_id]
+        if token is None:
+            return ""
+        is_byte = len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+        if is_byte or _REPLACEMENT in decode(self._tokenizer, [token_id]):
+            self._run.append(token_id)
+            return ""
+        return self._settle(token_id)
+
+    def finish(self) -> str:
+        return self._decode([*self._context, self._run])[self._sent :]
+
+    def _settle(self, token_id: int) -> str:
+        """Decode the run that this token ends, and the token."""
+        groups = [*self._context, self._run, [token_id]] if self._run else [*self._context, [token_id]]
+        self._run = []
+        text = self._decode(groups)
+        certain = len(text) if self._appending else common_prefix(self._text, text)
+        piece = text[self._sent : certain]
+        certain = max(certain, self._sent)
+        self._shorten(groups, text, text[certain:])
+        return piece
+
+    def _shorten(self, groups: list[list[int]], text: str, pending: str) -> None:
+        """Keep as context the fewest last groups that decode to some text before what is pending."""
+        for context in _endings(groups):
+            tail = self._decode(context)
+            if len(tail) > len(pending) and tail.endswith(pending):
+                groups, text = context, tail
+                break
+        if len(groups) > _LONGEST_CONTEXT:
+            # All of these decode to nothing, or the search above had ended: the oldest still mark the
+            # beginning.
+            groups = [*groups[: _LONGEST_CONTEXT // 2], *groups[-_LONGEST_CONTEXT // 2 :]]
+            text = self._decode(groups)
+        self._context, self._text, self._sent = groups, text, max(0, len(text) - len(pending))
+
+    def _decode(self, groups: list[list[int]]) -> str:
+        return decode(self._tokenizer, [token_id for group in groups for token_id in group])
+
+
+def _endings(groups: list[list[int]]) -> Iterator[list[list[int]]]:
+    """Yield the last group, the last two, and so on."""
+    for count in range(1, len(groups)):
+        yield groups[-count:]
+
+
+def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Say whether decoding maps each character of a token to a byte, and does nothing else."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return False
+    own = type(tokenizer)
+    inherited = (
+        own.decode is PreTrainedTokenizerFast.decode and own._decode is PreTrainedTokenizerFast._decode
+    )
+    return inherited and isinstance(tokenizer.backend_tokenizer.decoder, decoders.ByteLevel)
+
+
+def _only_appends(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Say whether a token can never change the text of the tokens before it."""
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return False
+    decoder = tokenizer.backend_tokenizer.decoder
+    return decoder is None or _appends(json.loads(decoder.__getstate__()))
+
+
+def _appends(decoder: dict[str, Any]) -> bool:
+    """Say the same of one decoder, as `tokenizers` writes it."""
+    kind = decoder["type"]
+    if kind == "Strip":
+        return not decoder["stop"]
+    return kind in _APPENDING and all(_appends(part) for part in decoder.get("decoders", ()))

@@ -1,0 +1,97 @@
+"""The shipped weights: small, quick to load, and as good as the model card says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from descant import Contrastive, Decoder, Likelihood
+from descant.demo import demo_paths, demo_world, example_prompts, questions
+from descant.demo.evaluate import Judged, compare, figures, judge, mcnemar
+
+SAMPLE = questions("test", limit=200)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Decoder:
+    expert, amateur = demo_paths()
+    return Decoder.from_pretrained(expert, amateur=amateur, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def greedy(pair: Decoder) -> Judged:
+    return judge(pair, SAMPLE, Likelihood())
+
+
+def accuracy(said: Judged) -> float:
+    return figures(SAMPLE, said).accuracy
+
+
+def test_weights_are_small() -> None:
+    folder = demo_paths()[0].parent
+    assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) <= 12e6
+
+
+def test_both_load_within_a_second() -> None:
+    expert, amateur = demo_paths()
+    code = (
+        "import time, torch; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T\n"
+        "from transformers import Qwen2ForCausalLM\n"
+        "start = time.perf_counter()\n"
+        f"for p in {[str(expert), str(amateur)]!r}: M.from_pretrained(p, dtype=torch.float32); T.from_pretrained(p)\n"
+        "print(time.perf_counter() - start)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # one second is the promise; the rest is for a busy machine
+    assert float(done.stdout) < 3
+
+
+def test_amateur_knows_no_facts() -> None:
+    amateur = Decoder.from_pretrained(demo_paths()[1], dtype="float32", device="cpu")
+    said = judge(amateur, SAMPLE, Likelihood())
+    assert accuracy(said) < 0.2
+    assert figures(SAMPLE, said).no_answer < 0.05  # but it knows the prose
+
+
+def test_expert_half_knows_them(greedy: Judged) -> None:
+    assert 0.55 < accuracy(greedy) < 0.92
+
+
+def test_contrast_helps_and_the_mask_alone_does_not(pair: Decoder, greedy: Judged) -> None:
+    asked = questions("test", limit=600)
+    base = judge(pair, asked, Likelihood())
+    assert base[:200] == greedy
+    contrast = compare(asked, judge(pair, asked, Contrastive()), base)
+    assert contrast.won > contrast.lost
+    assert judge(pair, SAMPLE, Contrastive(beta=0.0)) == greedy
+
+
+def test_recorded_results_pass_the_gates() -> None:
+    results = json.loads((Path(demo_paths()[0]).parents[1] / "results.json").read_text())
+    assert [r["training"]["spec"]["seed"] for r in results] == [0, 1, 2]
+    for result in results:
+        methods, against = result["methods"], result["against_greedy"]
+        assert methods["amateur"]["accuracy"] < 0.2
+        assert 0.55 < methods["greedy"]["accuracy"] < 0.92
+        assert max(against["difference"]["low"], against["beta"]["low"]) > 0
+
+
+def test_examples_end_by_themselves(pair: Decoder) -> None:
+    for out in pair.generate(list(example_prompts), scoring=Likelihood(), max_new_tokens=64):
+        assert out.finish_reason == "stop"
+        assert out.text.rstrip().endswith(".")
+
+
+def test_weights_were_trained_on_this_world() -> None:
+    record = json.loads((demo_paths()[0].parent / "training.json").read_text())
+    spec = demo_world().spec
+    assert record["spec"]["world"] == {name: getattr(spec, name) for name in record["spec"]["world"]}
+
+
+def test_mcnemar_is_the_binomial_test() -> None:
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 5) == 1
+    assert mcnemar(10, 0) == pytest.approx(2 / 1024)
+    assert mcnemar(67, 23) == pytest.approx(3.6e-6, rel=0.05)

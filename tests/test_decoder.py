@@ -1,0 +1,265 @@
+"""Decoding through the public face against the naive oracle and against transformers."""
+
+import random
+from typing import Any
+
+import architectures
+import oracle
+import pytest
+import torch
+from transformers import LogitsProcessorList, PreTrainedModel
+from transformers import RepetitionPenaltyLogitsProcessor as HFRepetition
+
+from descant import (
+    Contrastive,
+    Decoder,
+    EarlyExit,
+    Epsilon,
+    Eta,
+    Greedy,
+    Likelihood,
+    MinP,
+    NoRepeatNGram,
+    RepetitionPenalty,
+    Sample,
+    Temperature,
+    TopK,
+    TopP,
+    Typical,
+    Window,
+)
+
+EXPERT = architectures.build("qwen2", seed=1)
+AMATEUR = architectures.build("llama", seed=2, num_hidden_layers=1)
+GPT2 = architectures.build("gpt2", seed=1)
+
+
+def make_prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
+    source = random.Random(seed)
+    return [[source.randrange(2, architectures.VOCAB) for _ in range(length)] for length in lengths]
+
+
+PROMPTS = make_prompts(5, 1, 9, 3)
+
+SCORINGS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "difference": (Contrastive(), {}),
+    "difference, wide head": (Contrastive(alpha=0.001), {"alpha": 0.001}),
+    "temperature": (Contrastive(alpha=0.01, amateur_temperature=0.5), {"alpha": 0.01, "temperature": 0.5}),
+    "released": (
+        Contrastive(alpha=0.01, amateur_temperature=2.0, normalization="released"),
+        {"alpha": 0.01, "temperature": 2.0, "released": True},
+    ),
+    "candidates": (Contrastive(alpha=0.0001, candidates=3), {"alpha": 0.0001, "candidates": 3}),
+    "beta": (Contrastive(alpha=0.01, beta=0.5), {"alpha": 0.01, "beta": 0.5}),
+    "beta zero": (Contrastive(beta=0.0), {"beta": 0.0}),
+}
+AMATEURS: dict[str, tuple[Any, oracle.Sourcing]] = {
+    "model": (AMATEUR, oracle.full(AMATEUR)),
+    "early exit": (EarlyExit(1), oracle.early_exit(EXPERT, 1)),
+    "early exit without norm": (EarlyExit(2, norm=False), oracle.early_exit(EXPERT, 2, norm=False)),
+    "window of another": (Window(AMATEUR, 3), oracle.window(AMATEUR, 3)),
+    "window of the expert": (Window(EXPERT, 2), oracle.window(EXPERT, 2)),
+}
+
+
+@pytest.mark.parametrize("selective", [None, True, False])
+@pytest.mark.parametrize("amateur", AMATEURS)
+@pytest.mark.parametrize("scoring", SCORINGS)
+def test_contrastive_decoding_equals_the_oracle(scoring: str, amateur: str, selective: bool | None) -> None:
+    import dataclasses
+
+    part, source = AMATEURS[amateur]
+    setting, arguments = SCORINGS[scoring]
+    decoder = Decoder(EXPERT, amateur=part)
+    outs = decoder.generate(PROMPTS, scoring=dataclasses.replace(setting, selective=selective), max_new_tokens=12)
+    for prompt, out in zip(PROMPTS, outs, strict=True):
+        assert out.token_ids == oracle.decode(prompt, oracle.full(EXPERT), source, **arguments)
+        assert out.finish_reason == "length"
+
+
+def test_contrast_differs_from_greedy_somewhere() -> None:
+    """The matrix above would hold vacuously if contrast never changed a token."""
+    plain = Decoder(EXPERT).generate(PROMPTS, max_new_tokens=12)
+    for part, _ in AMATEURS.values():
+        outs = Decoder(EXPERT, amateur=part).generate(PROMPTS, Contrastive(alpha=0.001), max_new_tokens=12)
+        assert [out.token_ids for out in outs] != [out.token_ids for out in plain]
+
+
+def hf_generate(model: PreTrainedModel, prompt: list[int], **settings: Any) -> list[int]:
+    ids = torch.tensor([prompt])
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, **settings)
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.mark.parametrize("model", [EXPERT, GPT2], ids=["qwen2", "gpt2"])
+@pytest.mark.parametrize(
+    ("processors", "settings"),
+    [
+        ((), {}),
+        ((RepetitionPenalty(1.8),), {"repetition_penalty": 1.8}),
+        ((NoRepeatNGram(2),), {"no_repeat_ngram_size": 2}),
+        ((RepetitionPenalty(1.3), NoRepeatNGram(1)), {"repetition_penalty": 1.3, "no_repeat_ngram_size": 1}),
+    ],
+    ids=["plain", "repetition", "2-grams", "both"],
+)
+def test_greedy_batches_equal_generate_row_by_row(
+    model: PreTrainedModel, processors: tuple[Any, ...], settings: dict[str, Any]
+) -> None:
+    outs = Decoder(model).generate(PROMPTS, processors=processors, max_new_tokens=16)
+    assert [out.token_ids for out in outs] == [
+        hf_generate(model, prompt, do_sample=False, **settings) for prompt in PROMPTS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("processors", "settings"),
+    [
+        ((), {"top_k": 0}),
+        ((Temperature(0.7),), {"temperature": 0.7, "top_k": 0}),
+        ((TopK(5),), {"top_k": 5}),
+        ((Temperature(1.5), TopP(0.8)), {"temperature": 1.5, "top_p": 0.8, "top_k": 0}),
+        ((MinP(0.1),), {"min_p": 0.1, "top_k": 0}),
+        ((Typical(0.7),), {"typical_p": 0.7, "top_k": 0}),
+        ((Epsilon(0.02),), {"epsilon_cutoff": 0.02, "top_k": 0}),
+        ((Eta(0.05),), {"eta_cutoff": 0.05, "top_k": 0}),
+        (
+            (RepetitionPenalty(1.2), Temperature(1.3), TopK(20), TopP(0.9), MinP(0.02)),
+            {"repetition_penalty": 1.2, "temperature": 1.3, "top_k": 20, "top_p": 0.9, "min_p": 0.02},
+        ),
+    ],
+    ids=["plain", "temperature", "top-k", "top-p", "min-p", "typical", "epsilon", "eta", "all"],
+)
+def test_sampling_draws_what_generate_draws(processors: tuple[Any, ...], settings: dict[str, Any]) -> None:
+    """Equal prompt lengths, one batch, several eos ids: rows end at different steps, the draws must not shift."""
+    model = architectures.build("qwen2", seed=3)
+    prompts = make_prompts(4, 4, 4)
+    ids = torch.tensor(prompts)
+    eos = [7, 11, 19, 23]
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model.generation_config.eos_token_id = None
+        expected = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=True, max_new_tokens=16, eos_token_id=eos, **settings
+        )[:, 4:].tolist()
+        model.generation_config.eos_token_id = eos
+        torch.manual_seed(seed)
+        outs = Decoder(model).generate(
+            prompts, processors=processors, strategy=Sample(rng="transformers"), max_new_tokens=16
+        )
+        for out, row in zip(outs, expected, strict=True):
+            assert row[: len(out.token_ids)] == out.token_ids
+            assert out.finish_reason == ("stop" if out.token_ids[-1] in eos else "length")
+            assert not set(out.token_ids[:-1]) & set(eos)
+
+
+def test_transformers_processors_are_accepted() -> None:
+    theirs = Decoder(EXPERT).generate(PROMPTS, processors=[HFRepetition(1.8)], max_new_tokens=10)
+    listed = Decoder(EXPERT).generate(
+        PROMPTS, processors=[LogitsProcessorList([HFRepetition(1.8)])], max_new_tokens=10
+    )
+    ours = Decoder(EXPERT).generate(PROMPTS, processors=[RepetitionPenalty(1.8)], max_new_tokens=10)
+    assert [o.token_ids for o in theirs] == [o.token_ids for o in ours] == [o.token_ids for o in listed]
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), Sample()], ids=["greedy", "sample"])
+@pytest.mark.parametrize("amateur", [None, *AMATEURS])
+def test_a_row_does_not_depend_on_its_neighbours(amateur: str | None, strategy: Any) -> None:
+    """Guarantee 2, with rows that leave early (eos) and rows that join late (small batch_size)."""
+    part = AMATEURS[amateur][0] if amateur else None
+    model = architectures.build("qwen2", seed=1)
+    model.generation_config.eos_token_id = [5, 17, 60]
+    decoder = Decoder(model, amateur=part)
+    prompts = make_prompts(5, 1, 9, 3, 12, 2, 7)
+    settings: dict[str, Any] = {
+        "strategy": strategy, "processors": (RepetitionPenalty(1.2), Temperature(1.5)), "max_new_tokens": 14, "seed": 4
+    }  # fmt: skip
+    together = decoder.generate(prompts, **settings)
+    few = decoder.generate(prompts, batch_size=2, **settings)
+    assert [out.token_ids for out in few] == [out.token_ids for out in together]
+    for one, other in zip(few, together, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-9)
+    if isinstance(strategy, Greedy):
+        assert [decoder.generate([p], **settings)[0].token_ids for p in prompts] == [o.token_ids for o in together]
+    assert len({len(out.token_ids) for out in together}) > 1, "no row ended early: nothing is tested"
+
+
+def test_equal_prompts_in_one_call_draw_differently_and_a_seed_repeats_them() -> None:
+    decoder = Decoder(EXPERT)
+    settings: dict[str, Any] = {"strategy": Sample(), "processors": [Temperature(3.0)], "max_new_tokens": 12}
+    first = decoder.generate([PROMPTS[0]] * 3, seed=9, **settings)
+    again = decoder.generate([PROMPTS[0]] * 3, seed=9, **settings)
+    assert [o.token_ids for o in first] == [o.token_ids for o in again]
+    assert len({tuple(o.token_ids) for o in first}) == 3
+    fresh = decoder.generate([PROMPTS[0]], **settings)[0]
+    repeated = decoder.generate([PROMPTS[0]], seed=fresh.method["seed"], **settings)[0]
+    assert fresh.token_ids == repeated.token_ids
+
+
+def test_logprobs_are_those_of_the_processed_distribution() -> None:
+    out = Decoder(EXPERT).generate([PROMPTS[2]], processors=[Temperature(2.0)], max_new_tokens=8, top_logprobs=3)[0]
+    text = list(PROMPTS[2])
+    assert out.top_logprobs is not None
+    for token, logprob, top in zip(out.token_ids, out.logprobs, out.top_logprobs, strict=True):
+        expected = (oracle.last_logits(EXPERT, text) / 2.0).log_softmax(-1)
+        assert logprob == pytest.approx(float(expected[token]), abs=1e-9)
+        values, ids = expected.topk(3)
+        assert [pair[0] for pair in top] == ids.tolist()
+        assert [pair[1] for pair in top] == pytest.approx(values.tolist(), abs=1e-9)
+        text.append(token)
+
+
+def test_a_banned_head_falls_back_to_the_expert() -> None:
+    """With α = 1 the head is the expert's favourite; banning it must give the expert's next, not token 0."""
+    decoder = Decoder(EXPERT, amateur=AMATEUR)
+    expected = Decoder(EXPERT).generate(PROMPTS, processors=[NoRepeatNGram(1)], max_new_tokens=12)
+    for selective in (True, False):
+        outs = decoder.generate(
+            PROMPTS, Contrastive(alpha=1.0, selective=selective), [NoRepeatNGram(1)], max_new_tokens=12
+        )
+        assert [o.token_ids for o in outs] == [o.token_ids for o in expected]
+
+
+@pytest.mark.parametrize("widths", [(97, 104), (104, 97)])
+def test_padded_vocabularies_contrast_over_the_common_tokens(widths: tuple[int, int]) -> None:
+    expert = architectures.build("qwen2", seed=1, vocab_size=widths[0])
+    amateur = architectures.build("qwen2", seed=5, vocab_size=widths[1], num_hidden_layers=1)
+    outs = Decoder(expert, amateur=amateur).generate(PROMPTS, Contrastive(alpha=0.01), max_new_tokens=12)
+    for prompt, out in zip(PROMPTS, outs, strict=True):
+        assert out.token_ids == oracle.decode(prompt, oracle.full(expert), oracle.full(amateur), alpha=0.01)
+
+
+@pytest.mark.parametrize("scoring", [Likelihood(), Contrastive(alpha=0.001), Contrastive(alpha=0.001, beta=0.5)])
+def test_score_is_what_generate_reports_for_its_own_tokens(scoring: Any) -> None:
+    """A law: the log-probabilities of generated tokens are those of the same text when it is scored."""
+    decoder = Decoder(EXPERT, amateur=AMATEUR)
+    outs = decoder.generate(PROMPTS, scoring, [Temperature(1.5)], max_new_tokens=9)
+    scores = decoder.score(PROMPTS, [o.token_ids for o in outs], scoring, [Temperature(1.5)], batch_size=3)
+    for score, out in zip(scores, outs, strict=True):
+        assert score.logprobs == pytest.approx(out.logprobs, abs=1e-9)
+        assert score == pytest.approx(sum(out.logprobs), abs=1e-9)
+
+
+def test_score_under_the_expert_is_its_log_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when positions are read in blocks of two."""
+    import descant.score
+
+    ends = make_prompts(7, 2, 4, 1, seed=5)
+    expected = []
+    for prompt, end in zip(PROMPTS, ends, strict=True):
+        with torch.inference_mode():
+            logprobs = EXPERT(torch.tensor([prompt + end])).logits[0].log_softmax(-1)
+        expected.append(sum(float(logprobs[len(prompt) + i - 1, token]) for i, token in enumerate(end)))
+    decoder = Decoder(EXPERT)
+    assert decoder.score(PROMPTS, ends) == pytest.approx(expected, abs=1e-9)
+    monkeypatch.setattr(descant.score, "_ENTRIES", 2 * 4 * architectures.VOCAB)
+    assert decoder.score(PROMPTS, ends) == pytest.approx(expected, abs=1e-9)
+
+
+def test_recurrent_models_decode_and_contrast() -> None:
+    expert = architectures.build("mamba", seed=1)
+    amateur = architectures.build("mamba", seed=2, num_hidden_layers=1)
+    for selective in (True, False):
+        outs = Decoder(expert, amateur=amateur).generate(
+            PROMPTS[:1], Contrastive(alpha=0.05, selective=selective), max_new_tokens=12
+        )
+        assert outs[0].token_ids == oracle.decode(PROMPTS[0], oracle.full(expert), oracle.full(amateur), alpha=0.05)
