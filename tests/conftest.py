@@ -1,8 +1,10 @@
 """Shapes and types of every annotated function of descant are checked while the tests run."""
 
 import os
+from collections.abc import Iterator
 
-from jaxtyping import install_import_hook
+import pytest
+from jaxtyping import config, install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 install_import_hook("descant", "beartype.beartype")
@@ -10,3 +12,11 @@ install_import_hook("descant", "beartype.beartype")
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # tiny models: a second thread only waits for the first
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """Switch the type checks of calls off, to see what descant itself says of an argument of the wrong type."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

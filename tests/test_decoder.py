@@ -71,7 +71,9 @@ def test_contrastive_decoding_equals_the_oracle(scoring: str, amateur: str, sele
     part, source = AMATEURS[amateur]
     setting, arguments = SCORINGS[scoring]
     decoder = Decoder(EXPERT, amateur=part)
-    outs = decoder.generate(PROMPTS, scoring=dataclasses.replace(setting, selective=selective), max_new_tokens=12)
+    outs = decoder.generate(
+        PROMPTS, scoring=dataclasses.replace(setting, selective=selective), max_new_tokens=12
+    )
     for prompt, out in zip(PROMPTS, outs, strict=True):
         assert out.token_ids == oracle.decode(prompt, oracle.full(EXPERT), source, **arguments)
         assert out.finish_reason == "length"
@@ -139,7 +141,12 @@ def test_sampling_draws_what_generate_draws(processors: tuple[Any, ...], setting
         torch.manual_seed(seed)
         model.generation_config.eos_token_id = None
         expected = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=True, max_new_tokens=16, eos_token_id=eos, **settings
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=True,
+            max_new_tokens=16,
+            eos_token_id=eos,
+            **settings,
         )[:, 4:].tolist()
         model.generation_config.eos_token_id = eos
         torch.manual_seed(seed)
@@ -179,7 +186,9 @@ def test_a_row_does_not_depend_on_its_neighbours(amateur: str | None, strategy: 
     for one, other in zip(few, together, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-9)
     if isinstance(strategy, Greedy):
-        assert [decoder.generate([p], **settings)[0].token_ids for p in prompts] == [o.token_ids for o in together]
+        assert [decoder.generate([p], **settings)[0].token_ids for p in prompts] == [
+            o.token_ids for o in together
+        ]
     assert len({len(out.token_ids) for out in together}) > 1, "no row ended early: nothing is tested"
 
 
@@ -196,7 +205,9 @@ def test_equal_prompts_in_one_call_draw_differently_and_a_seed_repeats_them() ->
 
 
 def test_logprobs_are_those_of_the_processed_distribution() -> None:
-    out = Decoder(EXPERT).generate([PROMPTS[2]], processors=[Temperature(2.0)], max_new_tokens=8, top_logprobs=3)[0]
+    out = Decoder(EXPERT).generate(
+        [PROMPTS[2]], processors=[Temperature(2.0)], max_new_tokens=8, top_logprobs=3
+    )[0]
     text = list(PROMPTS[2])
     assert out.top_logprobs is not None
     for token, logprob, top in zip(out.token_ids, out.logprobs, out.top_logprobs, strict=True):
@@ -228,7 +239,9 @@ def test_padded_vocabularies_contrast_over_the_common_tokens(widths: tuple[int, 
         assert out.token_ids == oracle.decode(prompt, oracle.full(expert), oracle.full(amateur), alpha=0.01)
 
 
-@pytest.mark.parametrize("scoring", [Likelihood(), Contrastive(alpha=0.001), Contrastive(alpha=0.001, beta=0.5)])
+@pytest.mark.parametrize(
+    "scoring", [Likelihood(), Contrastive(alpha=0.001), Contrastive(alpha=0.001, beta=0.5)]
+)
 def test_score_is_what_generate_reports_for_its_own_tokens(scoring: Any) -> None:
     """A law: the log-probabilities of generated tokens are those of the same text when it is scored."""
     decoder = Decoder(EXPERT, amateur=AMATEUR)
@@ -262,4 +275,6 @@ def test_recurrent_models_decode_and_contrast() -> None:
         outs = Decoder(expert, amateur=amateur).generate(
             PROMPTS[:1], Contrastive(alpha=0.05, selective=selective), max_new_tokens=12
         )
-        assert outs[0].token_ids == oracle.decode(PROMPTS[0], oracle.full(expert), oracle.full(amateur), alpha=0.05)
+        assert outs[0].token_ids == oracle.decode(
+            PROMPTS[0], oracle.full(expert), oracle.full(amateur), alpha=0.05
+        )

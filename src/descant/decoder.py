@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from os import PathLike, fspath
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,17 +15,19 @@ from descant.errors import PromptError, SettingsError, VocabularyError
 from descant.models import inspect_model, open_model
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.models.sources import Sources
-from descant.processors import as_processor
+from descant.options import Options
+from descant.processors import Processor, as_processor
+from descant.prompts import Prompts, as_list, check_tokens, encode_pair, encode_prompt, require_tokenizer
 from descant.results import Output, Piece, Score
 from descant.rows import Ending, Row, TextFollower
 from descant.run import Run
 from descant.score import score_continuations
 from descant.scoring import Contrastive, Likelihood, Scoring
 from descant.strategies import Greedy, Strategy
-from descant.tokens import check_same_vocabulary, decode, encode, encode_continuation, resolve_stops
+from descant.tokens import check_same_vocabulary, decode, resolve_stops
 
-Prompts = str | Sequence[str] | Sequence[Sequence[int]]
-"""One text, several texts, or several rows of token ids."""
+Name = str | PathLike[str]
+"""A hub id, or a local folder."""
 
 _GREEDY = Greedy()
 
@@ -81,9 +84,9 @@ class Decoder:
     @classmethod
     def from_pretrained(
         cls,
-        expert: str,
+        expert: Name,
         *,
-        amateur: "str | Amateur | None" = None,
+        amateur: Name | Amateur | None = None,
         device: str = "auto",
         dtype: str = "auto",
         allow_pickle: bool = False,
@@ -116,21 +119,20 @@ class Decoder:
         """
         safety = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
 
-        def model(name: str, revision: str | None) -> PreTrainedModel:
-            return load_model(name, device=device, dtype=dtype, revision=revision, **safety)
+        def load(name: Name, revision: str | None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+            tokenizer = load_tokenizer(fspath(name), trust_remote_code=trust_remote_code, revision=revision)
+            return tokenizer, load_model(
+                fspath(name), device=device, dtype=dtype, revision=revision, **safety
+            )
 
-        tokenizer = load_tokenizer(expert, trust_remote_code=trust_remote_code, revision=revision)
-        name = amateur.model if isinstance(amateur, Window) else amateur
-        amateur_tokenizer = None
-        loaded: Amateur | None
-        if isinstance(name, str):
-            amateur_tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
-            other = model(name, None)
-            loaded = Window(other, amateur.tokens) if isinstance(amateur, Window) else other
-        else:
-            assert not isinstance(amateur, str)
-            loaded = amateur
-        return cls(model(expert, revision), tokenizer, loaded, amateur_tokenizer=amateur_tokenizer)
+        tokenizer, model = load(expert, revision)
+        if isinstance(amateur, (str, PathLike)):
+            amateur_tokenizer, other = load(amateur, None)
+            return cls(model, tokenizer, other, amateur_tokenizer=amateur_tokenizer)
+        if isinstance(amateur, Window) and isinstance(amateur.model, str):
+            amateur_tokenizer, other = load(amateur.model, None)
+            return cls(model, tokenizer, Window(other, amateur.tokens), amateur_tokenizer=amateur_tokenizer)
+        return cls(model, tokenizer, amateur)
 
     @classmethod
     def demo(cls, *, device: str = "auto", amateur: EarlyExit | None = None) -> "Decoder":
@@ -146,9 +148,7 @@ class Decoder:
         from descant.demo import demo_paths
 
         expert, bundled = demo_paths()
-        return cls.from_pretrained(
-            str(expert), amateur=amateur or str(bundled), device=device, dtype="float32"
-        )
+        return cls.from_pretrained(expert, amateur=amateur or bundled, device=device, dtype="float32")
 
     def generate(
         self,
@@ -212,10 +212,11 @@ class Decoder:
         DecodingError
             If logits are not finite numbers, or processors forbid every token.
         """
-        run = self._run(
-            prompts, scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
-            chat=chat, system=system, top_logprobs=top_logprobs, trace=trace, batch_size=batch_size, follow=False,
+        options = Options(
+            scoring, tuple(processors), strategy, max_new_tokens, stop, ignore_eos, seed,
+            chat, system, top_logprobs, trace, batch_size,
         )  # fmt: skip
+        run = self._run(prompts, options, follow=False)
         outputs = {piece.index: piece.output for piece in run.pieces(cancelled) if piece.output is not None}
         return [outputs[index] for index in range(len(outputs))]
 
@@ -243,11 +244,11 @@ class Decoder:
         string. Pieces of several prompts come interleaved, told apart by `Piece.index`. The last piece of a row
         carries its `output`. Arguments are checked at once, before the first piece is asked for.
         """
-        run = self._run(
-            prompts, scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
-            chat=chat, system=system, top_logprobs=top_logprobs, trace=trace, batch_size=batch_size, follow=True,
+        options = Options(
+            scoring, tuple(processors), strategy, max_new_tokens, stop, ignore_eos, seed,
+            chat, system, top_logprobs, trace, batch_size,
         )  # fmt: skip
-        return run.pieces(cancelled)
+        return self._run(prompts, options, follow=True).pieces(cancelled)
 
     def score(
         self,
@@ -274,24 +275,16 @@ class Decoder:
         One `Score` a pair: a float (natural logarithm), with `token_ids` and the `logprobs` that add up to it.
         """
         scoring = self._scoring(scoring)
-        if isinstance(prompts, str):
-            prompts = [prompts]
-        if isinstance(continuations, str):
-            continuations = [continuations]
-        if len(prompts) != len(continuations):
-            raise PromptError(f"{len(prompts)} prompts and {len(continuations)} continuations; give as many of each")
+        texts, ends = as_list(prompts), as_list(continuations)
+        if len(texts) != len(ends):
+            raise PromptError(f"{len(texts)} prompts and {len(ends)} continuations; give as many of each")
         if batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; give at least 1")
-        pairs = [self._pair(prompt, end) for prompt, end in zip(prompts, continuations, strict=True)]
-        context = self._context(scoring)
+        pairs = [encode_pair(self.tokenizer, text, end) for text, end in zip(texts, ends, strict=True)]
+        context, width = self._context(scoring), self._architecture.width
         for prompt, end in pairs:
-            self._check_ids(prompt, None)
-            self._check_ids(end, None)
-            if context is not None and len(prompt) + len(end) > context:
-                raise PromptError(
-                    f"prompt and continuation have {len(prompt) + len(end)} tokens, the context holds {context}; "
-                    "shorten the text or score it in parts"
-                )
+            check_tokens(prompt, width=width, context=context, room=len(end))
+            check_tokens(end, width=width, context=None, room=0)
         resolved = self._processors(processors)
         return [
             score
@@ -301,48 +294,44 @@ class Decoder:
             )
         ]
 
-    def _run(
-        self,
-        prompts: Prompts,
-        scoring: Scoring | None,
-        processors: Sequence[Any],
-        strategy: Strategy,
-        max_new_tokens: int,
-        stop: str | Sequence[str],
-        ignore_eos: bool,
-        seed: int | None,
-        *,
-        chat: bool,
-        system: str | None,
-        top_logprobs: int,
-        trace: bool,
-        batch_size: int,
-        follow: bool,
-    ) -> Run:
+    def _run(self, prompts: Prompts, options: Options, *, follow: bool) -> Run:
         """Check every argument and set up rows and engine."""
-        scoring = self._scoring(scoring)
-        method = Method(scoring, self._processors(processors), strategy)
-        for name, value, least in (
-            ("max_new_tokens", max_new_tokens, 0), ("top_logprobs", top_logprobs, 0), ("batch_size", batch_size, 1)
-        ):  # fmt: skip
-            if value < least:
-                raise SettingsError(f"{name} is {value}; give at least {least}")
-        texts = self._encode(prompts, chat=chat, system=system)
-        if strategy.whole_batch and len(texts) > batch_size:
+        scoring = self._scoring(options.scoring)
+        method = Method(scoring, self._processors(options.processors), options.strategy)
+        texts = [
+            encode_prompt(self.tokenizer, prompt, chat=options.chat, system=options.system)
+            for prompt in as_list(prompts)
+        ]
+        if options.strategy.whole_batch and len(texts) > options.batch_size:
             raise SettingsError(
-                f"{strategy} draws for all {len(texts)} prompts at once, but batch_size is {batch_size}; raise it"
+                f"{options.strategy} draws for all {len(texts)} prompts at once, but batch_size is "
+                f"{options.batch_size}; raise it"
             )
-        if seed is None and not isinstance(strategy, Greedy):
+        seed = options.seed
+        if seed is None and not isinstance(options.strategy, Greedy):
             seed = secrets.randbits(32)
-        ending, strings = self._ending(stop, ignore_eos=ignore_eos)
-        context = self._context(scoring)
+        engine = Engine(
+            self._sources(scoring),
+            method,
+            batch_rows=len(texts),
+            max_rows=options.batch_size,
+            top_logprobs=options.top_logprobs,
+            trace=self._token_text if options.trace else None,
+        )
+        rows = self._rows(texts, options, self._context(scoring), seed or 0, follow=follow)
+        return Run(engine, rows, self._record(method, options, seed), self.tokenizer)
+
+    def _rows(
+        self, texts: Sequence[list[int]], options: Options, context: int | None, seed: int, *, follow: bool
+    ) -> list[Row]:
+        ending = self._ending(options)
         rows = []
         for index, tokens in enumerate(texts):
-            self._check_ids(tokens, context)
-            limit = len(tokens) + max_new_tokens
+            check_tokens(tokens, width=self._architecture.width, context=context, room=1)
+            limit = len(tokens) + options.max_new_tokens
             follower = None
-            if self.tokenizer is not None and (follow or strings):
-                follower = TextFollower(self.tokenizer, strings)
+            if self.tokenizer is not None and (follow or ending.strings):
+                follower = TextFollower(self.tokenizer, ending.strings)
             rows.append(
                 Row(
                     index=index,
@@ -350,34 +339,23 @@ class Decoder:
                     prompt_length=len(tokens),
                     limit=limit if context is None else min(limit, context),
                     ending=ending,
-                    generator=row_generator(seed or 0, index),
+                    generator=row_generator(seed, index),
                     follower=follower,
                 )
             )
-        record = {
-            "scoring": describe(scoring),
-            "processors": describe(method.processors),
-            "strategy": describe(strategy),
-            "max_new_tokens": max_new_tokens,
-            "stop": [stop] if isinstance(stop, str) else list(stop),
-            "ignore_eos": ignore_eos,
-            "eos_token_ids": list(self.eos_token_ids),
+        return rows
+
+    def _record(self, method: Method, options: Options, seed: int | None) -> dict[str, Any]:
+        """Return every resolved setting as plain data."""
+        contrast = "amateur" in method.scoring.sources
+        return {
+            **describe(options),
+            **describe(method),
             "seed": seed,
-            "chat": chat,
-            "system": system,
-            "batch_size": batch_size,
-            "expert": self._describe_model(self.expert),
-            "amateur": self._describe_model(self.amateur) if len(scoring.sources) > 1 else None,
+            "eos_token_ids": list(self.eos_token_ids),
+            "expert": _describe_model(self.expert),
+            "amateur": _describe_model(self.amateur) if contrast else None,
         }
-        engine = Engine(
-            self._sources(scoring),
-            method,
-            batch_rows=len(rows),
-            max_rows=batch_size,
-            top_logprobs=top_logprobs,
-            trace=self._token_text if trace else None,
-        )
-        return Run(engine, rows, record, self.tokenizer)
 
     def _scoring(self, scoring: Scoring | None) -> Scoring:
         if scoring is None:
@@ -389,7 +367,7 @@ class Decoder:
             )
         return scoring
 
-    def _processors(self, processors: Sequence[Any]) -> tuple[Any, ...]:
+    def _processors(self, processors: Sequence[Any]) -> tuple[Processor, ...]:
         return tuple(as_processor(processor).with_eos(self.eos_token_ids) for processor in processors)
 
     def _sources(self, scoring: Scoring) -> Sources:
@@ -407,9 +385,7 @@ class Decoder:
     def _common_width(self, amateur: int, amateur_tokenizer: PreTrainedTokenizerBase | None) -> int:
         width = min(self._architecture.width, amateur)
         if self.tokenizer is not None and amateur_tokenizer is not None:
-            return check_same_vocabulary(
-                self.tokenizer, amateur_tokenizer, self._architecture.width, amateur
-            )
+            return check_same_vocabulary(self.tokenizer, amateur_tokenizer, self._architecture.width, amateur)
         if self.tokenizer is not None and amateur < len(self.tokenizer) <= self._architecture.width:
             raise VocabularyError(
                 f"the amateur's logits are {amateur} wide, but the tokenizer has {len(self.tokenizer)} tokens; "
@@ -417,69 +393,24 @@ class Decoder:
             )
         return width
 
-    def _encode(self, prompts: Prompts, *, chat: bool, system: str | None) -> list[list[int]]:
-        if isinstance(prompts, str):
-            prompts = [prompts]
-        if system is not None and not chat:
-            raise SettingsError("a system prompt is part of the chat template; give chat=True as well")
-        texts = []
-        for prompt in prompts:
-            if isinstance(prompt, int):
-                raise PromptError("prompts is a row of token ids; give a list of rows: [[…]]")
-            if isinstance(prompt, str):
-                tokenizer = self._require_tokenizer("a prompt that is text")
-                texts.append(encode(tokenizer, prompt, chat=chat, system=system))
-            elif chat:
-                raise PromptError("the chat template takes texts, not token ids; give text or leave chat off")
-            else:
-                texts.append([int(token) for token in prompt])
-        return texts
-
-    def _pair(self, prompt: str | Sequence[int], end: str | Sequence[int]) -> tuple[list[int], list[int]]:
-        if isinstance(prompt, str) and isinstance(end, str):
-            return encode_continuation(self._require_tokenizer("text to score"), prompt, end)
-        if isinstance(prompt, str) or isinstance(end, str):
-            raise PromptError("prompt and continuation must both be texts, or both token ids")
-        return [int(token) for token in prompt], [int(token) for token in end]
-
-    def _check_ids(self, tokens: Sequence[int], context: int | None) -> None:
-        if not tokens:
-            raise PromptError("a prompt or continuation has no tokens; give at least one")
-        if min(tokens) < 0 or max(tokens) >= self._architecture.width:
-            raise PromptError(
-                f"token ids {min(tokens)} to {max(tokens)} do not fit a vocabulary of {self._architecture.width}; "
-                "encode the prompt with the expert's tokenizer"
-            )
-        if context is not None and len(tokens) >= context:
-            raise PromptError(
-                f"the prompt has {len(tokens)} tokens and the context holds {context}, which leaves no room for a new "
-                "one; shorten it"
-            )
-
-    def _ending(self, stop: str | Sequence[str], *, ignore_eos: bool) -> tuple[Ending, tuple[str, ...]]:
-        eos = frozenset() if ignore_eos else frozenset(self.eos_token_ids)
-        stops = [stop] if isinstance(stop, str) else list(stop)
-        if not stops:
-            return Ending(eos), ()
-        strings, ids = resolve_stops(self._require_tokenizer("a stop string"), stops)
-        return Ending(eos | frozenset(ids), tuple(strings)), tuple(strings)
-
-    def _require_tokenizer(self, what: str) -> PreTrainedTokenizerBase:
-        if self.tokenizer is None:
-            raise PromptError(f"{what} needs a tokenizer; give Decoder(model, tokenizer), or token ids")
-        return self.tokenizer
+    def _ending(self, options: Options) -> Ending:
+        eos = frozenset() if options.ignore_eos else frozenset(self.eos_token_ids)
+        if not options.stop:
+            return Ending(eos)
+        strings, ids = resolve_stops(require_tokenizer(self.tokenizer, "a stop string"), options.stop)
+        return Ending(eos | frozenset(ids), tuple(strings))
 
     def _token_text(self, token_id: int) -> str:
         return "" if self.tokenizer is None else decode(self.tokenizer, [token_id])
 
-    @staticmethod
-    def _describe_model(model: Amateur | None) -> Any:
-        if isinstance(model, PreTrainedModel):
-            return {
-                "name": model.config.name_or_path or type(model).__name__,
-                "dtype": str(model.dtype).removeprefix("torch."),
-                "device": str(model.device),
-            }
-        if isinstance(model, Window):
-            return {"name": "Window", "model": Decoder._describe_model(model.model), "tokens": model.tokens}  # type: ignore[arg-type]
-        return describe(model)
+
+def _describe_model(model: Any) -> Any:
+    if isinstance(model, PreTrainedModel):
+        return {
+            "name": model.config.name_or_path or type(model).__name__,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "device": str(model.device),
+        }
+    if isinstance(model, Window):
+        return {"name": "Window", "model": _describe_model(model.model), "tokens": model.tokens}
+    return describe(model)

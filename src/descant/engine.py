@@ -126,7 +126,7 @@ class Engine:
         return rows
 
     def _admit(self) -> None:
-        joining = []
+        joining: list[Row] = []
         while self.waiting and len(self.rows) + len(joining) < self.max_rows:
             joining.append(self.waiting.popleft())
         if not joining:

@@ -59,32 +59,45 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         entry.name: entry
         for entry in (
             Preset("greedy", "the expert's most probable token"),
-            _sampling("sample", "a draw from the expert's distribution", None),
+            _sampling("sample", "any token, as probable as it is", None),
             Preset(
                 "contrastive",
-                "expert less amateur, among the tokens the expert finds plausible",
+                "what the expert likes and the amateur does not",
                 "https://arxiv.org/abs/2210.15097",
                 Contrastive(alpha=0.1),
             ),
             Preset(
                 "contrastive-beta",
-                "(1+β)·expert − β·amateur, on the logits",
+                "the best by (1+β)·expert − β·amateur",
                 "https://arxiv.org/abs/2309.09117",
                 Contrastive(alpha=0.1, beta=0.5),
             ),
-            _sampling("top-k", "the k most probable", "https://arxiv.org/abs/1805.04833", TopK(50)),
+            _sampling("top-k", "among the k most probable", "https://arxiv.org/abs/1805.04833", TopK(50)),
             _sampling(
-                "top-p", "the smallest nucleus of mass p", "https://arxiv.org/abs/1904.09751", TopP(0.95)
+                "top-p", "in the smallest set of mass p", "https://arxiv.org/abs/1904.09751", TopP(0.95)
             ),
-            _sampling("min-p", "at least p times the best", "https://arxiv.org/abs/2407.01082", MinP(0.1)),
             _sampling(
-                "typical", "near the expected information", "https://arxiv.org/abs/2202.00666", Typical(0.95)
+                "min-p",
+                "p times as probable as the best",
+                "https://arxiv.org/abs/2407.01082",
+                MinP(0.1),
             ),
-            _sampling("epsilon", "above a probability", "https://arxiv.org/abs/2210.15191", Epsilon(3e-4)),
-            _sampling("eta", "above an entropy-aware one", "https://arxiv.org/abs/2210.15191", Eta(3e-4)),
+            _sampling(
+                "typical",
+                "about as surprising as expected",
+                "https://arxiv.org/abs/2202.00666",
+                Typical(0.95),
+            ),
+            _sampling("epsilon", "more probable than ε", "https://arxiv.org/abs/2210.15191", Epsilon(3e-4)),
+            _sampling(
+                "eta",
+                "the same, less where entropy is high",
+                "https://arxiv.org/abs/2210.15191",
+                Eta(3e-4),
+            ),
             _sampling(
                 "top-n-sigma",
-                "logits n deviations from the best",
+                "with a logit within n σ of the best",
                 "https://arxiv.org/abs/2411.07641",
                 TopNSigma(1.0),
             ),
@@ -105,5 +118,5 @@ def preset(name: str) -> Preset:
     if name in PRESETS:
         return PRESETS[name]
     close = get_close_matches(name, PRESETS, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    raise SettingsError(f"there is no method {name!r}{meant}; choose from {', '.join(PRESETS)}")
+    remedy = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(PRESETS)}"
+    raise SettingsError(f"there is no method {name!r}; {remedy}")

@@ -37,10 +37,11 @@ def test_weights_are_small() -> None:
 def test_both_load_within_a_second() -> None:
     expert, amateur = demo_paths()
     code = (
-        "import time, torch; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T\n"
-        "from transformers import Qwen2ForCausalLM\n"
+        "import time, torch\n"
+        "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T, Qwen2ForCausalLM\n"
         "start = time.perf_counter()\n"
-        f"for p in {[str(expert), str(amateur)]!r}: M.from_pretrained(p, dtype=torch.float32); T.from_pretrained(p)\n"
+        f"for p in {[str(expert), str(amateur)]!r}:\n"
+        "    M.from_pretrained(p, dtype=torch.float32), T.from_pretrained(p)\n"
         "print(time.perf_counter() - start)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

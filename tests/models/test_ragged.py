@@ -56,7 +56,9 @@ def test_ragged_rows_decode_as_generate_does(name: str) -> None:
     assert seen.cache == "ragged", seen.reason
     prompts = prompts_of(PROMPT_LENGTHS)
     expected = [reference(model, prompt) for prompt in prompts]
-    assert len({token for row in expected for token in row}) >= 4, "the reference repeats itself: nothing is tested"
+    assert len({token for row in expected for token in row}) >= 4, (
+        "the reference repeats itself: nothing is tested"
+    )
     assert decode_with_junk(open_model(seen), prompts, roll_back=True) == expected
 
 

@@ -13,7 +13,7 @@ from descant import SettingsError
 from descant.processors import TopP, Typical, mass
 
 masses = st.one_of(st.sampled_from([0.001, 0.2, 0.5, 0.75, 0.9, 0.95, 0.999]), st.floats(0.001, 0.999))
-kept = st.integers(1, 30)
+kept = st.sampled_from([1, 1, 1, 2, 7, 50])
 
 
 @given(case=cases(vocab=50), p=st.one_of(masses, st.sampled_from([0.0, 1.0])), keep=kept)
@@ -39,13 +39,30 @@ def short_list() -> object:
 @given(
     case=cases(vocab=50),
     p=masses,
-    keep=st.sampled_from([1, 1, 1, 2, 7, 50]),
+    keep=kept,
 )
 def test_the_shortlist_changes_nothing(short_list: object, case: Case, p: float, keep: int) -> None:
     expected = case.expected(lambda _: TopPLogitsWarper(p, min_tokens_to_keep=keep))
     assert torch.equal(TopP(p, keep)(case.history, case.scores), expected)
     expected = case.expected(lambda _: TypicalLogitsWarper(p, min_tokens_to_keep=keep))
     assert torch.equal(Typical(p, keep)(case.history, case.scores), expected)
+
+
+@given(seed=st.integers(0, 2**32), rank=st.integers(1, 5), nudge=st.integers(-2, 2))
+def test_the_shortlist_leaves_a_cut_at_a_tokens_very_edge_to_the_sort(
+    short_list: object, seed: int, rank: int, nudge: int
+) -> None:
+    """Where the mass is that of some tokens, up to rounding, only the full sum tells on which side it lies."""
+    case = make_case(seed, rows=1, vocab=40, kind="normal")
+    probs = case.scores.softmax(-1)[0]
+    edge = float(probs.sort(descending=True).values[:rank].sum()) + nudge * 2**-25
+    expected = case.expected(lambda _: TopPLogitsWarper(edge))
+    assert torch.equal(TopP(edge)(case.history, case.scores), expected)
+    surprise = -probs.log()
+    order = (surprise - (probs * surprise).sum()).abs().argsort()
+    edge = float(probs[order][:rank].sum()) + nudge * 2**-25
+    expected = case.expected(lambda _: TypicalLogitsWarper(edge))
+    assert torch.equal(Typical(edge)(case.history, case.scores), expected)
 
 
 def test_the_shortlist_is_used_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,9 +87,10 @@ def test_the_shortlist_is_used_where_it_can_be(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1.0, 4.0, 8.0])
-def test_a_vocabulary_of_full_size(dtype: torch.dtype, scale: float) -> None:
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+def test_a_vocabulary_of_full_size(dtype: torch.dtype, scale: float, precision: torch.dtype) -> None:
     case = make_case(7, rows=2, vocab=152_064, dtype=dtype)
-    case.scores.mul_(scale)
+    case.scores = (case.scores * scale).to(precision).to(dtype)  # bfloat16 makes many equals
     for p in (0.3, 0.9):
         expected = case.expected(lambda _, p=p: TopPLogitsWarper(p))
         assert torch.equal(TopP(p)(case.history, case.scores), expected)

@@ -18,7 +18,7 @@ from descant import SettingsError
 from descant.processors import Epsilon, Eta, MinP, Temperature, TopK, TopNSigma
 
 fractions = st.sampled_from([1e-6, 0.01, 0.05, 0.1, 0.25, 0.5, 0.9, 0.999])
-kept = st.integers(1, 30)
+kept = st.sampled_from([1, 1, 1, 2, 5, 30])
 
 
 @given(case=cases(), temperature=st.sampled_from([1e-4, 0.3, 1.0, 2.5]))
@@ -57,6 +57,14 @@ def test_epsilon_is_that_of_transformers(case: Case, epsilon: float, keep: int) 
 def test_eta_is_that_of_transformers(case: Case, epsilon: float, keep: int) -> None:
     expected = case.expected(lambda _: EtaLogitsWarper(epsilon, min_tokens_to_keep=keep))
     assert torch.equal(Eta(epsilon, keep)(case.history, case.scores), expected)
+
+
+def test_eta_holds_epsilon_in_float32_as_transformers_does() -> None:
+    probs = torch.tensor([[0.8, 0.1 + 7e-10, 0.1 - 7e-10]], dtype=torch.float64)
+    case = Case(make_case(0, rows=1).history, probs.log())
+    expected = case.expected(lambda _: EtaLogitsWarper(0.1))
+    assert (expected > -math.inf).tolist() == [[True, False, False]]
+    assert torch.equal(Eta(0.1)(case.history, case.scores), expected)
 
 
 @given(case=cases(), n=st.sampled_from([0.3, 1.0, 2.0]))

@@ -71,7 +71,6 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def common(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=show_version, is_eager=True)
@@ -80,5 +79,6 @@ def common(
     """Decoding by contrast: any decoding method, in any combination, over transformers' models."""
 
 
+app.callback()(common)
 for command in (generate, compare, score, methods):
     app.command()(command)

@@ -1,5 +1,7 @@
 """`descant compare`: methods side by side on the same prompts."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,9 +18,9 @@ from descant.cli.console import (
     data_writer,
     stop_on_interrupt,
 )
-from descant.cli.options import Json, MethodOptions, ModelOptions, RunOptions, expand
+from descant.cli.options import PROMPTS, Json, MethodOptions, ModelOptions, RunOptions, expand, option
 from descant.cli.prompts import Row, read_prompt, read_prompts
-from descant.errors import DecodingError, PromptError, UsageError
+from descant.errors import DecodingError, DescantError, PromptError, UsageError
 
 if TYPE_CHECKING:
     from descant.cli.contenders import Contender, Run
@@ -41,15 +43,14 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompts from a file, as in `descant generate`.", show_default=False)
-    ] = None,
+    prompts: Annotated[Path | None, option("Options", PROMPTS, of="FILE")] = None,
     methods: Annotated[
         str | None,
-        typer.Option(
-            help="Presets, separated by commas, and `amateur` for the amateur alone. "
-            "Default: amateur,greedy,contrastive.",
-            show_default=False,
+        option(
+            "Options",
+            "Presets, separated by commas, and `amateur`: the amateur alone. The default is "
+            "amateur,greedy,contrastive.",
+            of="NAMES",
         ),
     ] = None,
     as_json: Json = False,
@@ -57,8 +58,8 @@ def compare(
     """Show what several methods make of the same prompts, and how fast.
 
     Options act on every method that they can act on. Prompts are decoded one at a time; tokens/s is the rate
-    at that. The last column tells whether transformers' own model.generate gives the same tokens, and its rate
-    in the same run; "–" marks methods that it lacks. Sampling draws as transformers does, from one seed.
+    at that. The last column tells whether transformers' own model.generate gives the same tokens, and its
+    rate in the same run; "–" marks methods that it lacks. Sampling draws as it does, from one seed.
 
     --json prints one object for each prompt and method.
     """
@@ -96,7 +97,7 @@ def _prepare(
     plan = plan_models(models)
     names = _names(plan, methods)
     found = resolve_all(["greedy" if name == AMATEUR else name for name in names], method.given())
-    resolved, seed = settle_randomness(found, run, "transformers")
+    resolved, seed = settle_randomness(found, run, None, "transformers")
     contrasts = any(entry.contrasts for entry in resolved)
     if contrasts and not plan.has_amateur:
         raise UsageError(
@@ -126,7 +127,7 @@ def _names(plan: "Plan", methods: str | None) -> list[str]:
     if methods is None:
         alone = [AMATEUR] if is_model else []
         return [*alone, "greedy", *(["contrastive"] if plan.has_amateur else [])]
-    names = [name.strip() for name in methods.split(",") if name.strip()]
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     if not names:
         raise UsageError("--methods names none; `descant methods` lists them")
     if AMATEUR in names and not is_model:
@@ -156,26 +157,24 @@ class _Job:
 
     def run(self, rows: list[Row], stop: Stop) -> int:
         """Decode and print; return the exit code."""
-        from descant.cli.tables import print_rates, print_texts
+        from descant.cli.tables import print_rates
 
         runs: list[Run] = []
         failed = False
-        self._warm_up(rows)
         with Progress(len(rows) * len(self.contenders)) as progress:
-            for row in rows:
+            self._warm_up(rows)
+            for index, row in enumerate(rows):
+                found: list[Run] = []
+                error: DescantError | None = None
                 try:
-                    found = self._compare(row, stop, progress)
-                except (PromptError, DecodingError) as error:
-                    if not self.batch:
-                        raise
-                    failed = True
-                    with progress.hidden():
-                        self._print_error(row, error)
-                    continue
+                    for done in self._decode(row, stop):
+                        found.append(done)
+                        progress.advance()
+                except (PromptError, DecodingError) as caught:
+                    error, failed = caught, True
+                with progress.hidden():
+                    self._print(index, row, found, error)
                 runs += found
-                if found and not self.as_json:
-                    with progress.hidden():
-                        print_texts(self.writer, row.prompt, found)
                 if stop.requested:
                     break
         if not self.as_json and runs:
@@ -188,28 +187,34 @@ class _Job:
         """Decode a few tokens, for the first ones of a process are slow."""
         for row in rows:
             if row.error is None:
-                for contender in self.contenders:
-                    contender.warm_up(row.prompt, self.arguments)
-                return
+                with contextlib.suppress(PromptError, DecodingError):  # said when it is the row's turn
+                    for contender in self.contenders:
+                        contender.warm_up(row.prompt, self.arguments)
+                    return
 
-    def _compare(self, row: Row, stop: Stop, progress: Progress) -> "list[Run]":
+    def _decode(self, row: Row, stop: Stop) -> "Iterator[Run]":
         """Decode one prompt under every method, until the user stops."""
         if row.error is not None:
             raise PromptError(row.error)
-        runs = []
         for contender in self.contenders:
-            if stop.requested:
-                break
-            done = contender.decode(row.prompt, self.arguments, stop)
-            runs.append(done)
-            progress.advance()
-            if self.as_json:
-                with progress.hidden():
-                    self.writer.write_json({"prompt": row.prompt, **done.describe()})
-        return runs
+            if not stop.requested:
+                yield contender.decode(row.prompt, self.arguments, stop)
 
-    def _print_error(self, row: Row, error: Exception) -> None:
+    def _print(self, index: int, row: Row, runs: "list[Run]", error: DescantError | None) -> None:
+        """Print what there is of a prompt; an error of the only prompt ends the program."""
+        from descant.cli.tables import print_texts
+
+        place = {"index": index, "prompt": row.prompt}
         if self.as_json:
-            self.writer.write_json({"prompt": row.prompt, "error": str(error)})
+            for run in runs:
+                self.writer.write_json({**place, **run.describe()})
+        elif runs:
+            print_texts(self.writer, row.prompt, runs)
+        if error is None:
+            return
+        if not self.batch:
+            raise error
+        if self.as_json:
+            self.writer.write_json({**place, "error": str(error)})
         else:
-            complain(f"prompt {row.prompt!r}: {error}")
+            complain(f"prompt {index + 1}: {error}")

@@ -19,7 +19,18 @@ from descant.cli.console import (
     data_writer,
     stop_on_interrupt,
 )
-from descant.cli.options import Json, MethodName, MethodOptions, ModelOptions, RunOptions, expand
+from descant.cli.options import (
+    OUTPUT,
+    PROMPTS,
+    RUN,
+    Json,
+    MethodName,
+    MethodOptions,
+    ModelOptions,
+    RunOptions,
+    expand,
+    option,
+)
 from descant.cli.prompts import Row, read_prompt, read_prompts
 from descant.errors import DescantError, UsageError
 
@@ -28,8 +39,6 @@ if TYPE_CHECKING:
     from descant.decoder import Decoder
     from descant.results import Output
 
-_OUTPUT = "Output"
-
 
 @dataclass(frozen=True)
 class OutputOptions:
@@ -37,29 +46,12 @@ class OutputOptions:
 
     logprobs: Annotated[
         int | None,
-        typer.Option(
-            help="With --json: log-probabilities of the tokens and of the K best at each step.",
-            metavar="K",
-            rich_help_panel=_OUTPUT,
-            min=0,
-            show_default=False,
-        ),
+        option(OUTPUT, "With --json: log-probabilities, with those of the N best tokens.", of="N", least=0),
     ] = None
-    trace: Annotated[
-        bool,
-        typer.Option("--trace", help="With --json: why each token was chosen.", rich_help_panel=_OUTPUT),
-    ] = False
-    no_stream: Annotated[
-        bool,
-        typer.Option("--no-stream", help="Print whole texts to a terminal too.", rich_help_panel=_OUTPUT),
-    ] = False
+    trace: Annotated[bool, option(OUTPUT, "With --json: why each token was chosen.", "--trace")] = False
+    no_stream: Annotated[bool, option(OUTPUT, "Print whole texts to a terminal too.", "--no-stream")] = False
     output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Append to this file instead of printing, row by row.",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-        ),
+        Path | None, option(OUTPUT, "Append to a file instead of printing, row by row.", of="FILE")
     ] = None
 
 
@@ -73,20 +65,13 @@ def generate(
     prompt: Annotated[
         str | None, typer.Argument(help='The prompt; "-" or nothing reads it from stdin.', show_default=False)
     ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help='Prompts from a file, one a line; from .jsonl its strings, or the "prompt" or "text" of its '
-            "objects.",
-            show_default=False,
-        ),
-    ] = None,
+    prompts: Annotated[Path | None, option("Options", PROMPTS, of="FILE")] = None,
     preset: MethodName = None,
     rng: Annotated[
-        str,
-        typer.Option(help="seeded, or transformers: draws as model.generate does.", rich_help_panel="Run"),
-    ] = "seeded",
-    batch_size: Annotated[int, typer.Option(help="Rows decoded at once.", rich_help_panel="Run", min=1)] = 64,
+        str | None,
+        option(RUN, "seeded, the default, or transformers, which draws as model.generate does.", of="NAME"),
+    ] = None,
+    batch_size: Annotated[int, option(RUN, "Rows decoded at once; 64.", of="N", least=1)] = 64,
     as_json: Json = False,
 ) -> int:
     """Decode one prompt, or a file of them.
@@ -111,7 +96,7 @@ def generate(
 
 
 def _prepare(
-    models: ModelOptions, method: MethodOptions, run: RunOptions, preset: str | None, rng: str
+    models: ModelOptions, method: MethodOptions, run: RunOptions, preset: str | None, rng: str | None
 ) -> "tuple[Decoder, dict[str, Any]]":
     """Check all options, then load the models; return the arguments of the library's call."""
     from descant.cli.decoding import chat_settings

@@ -12,14 +12,33 @@ from typing import Annotated, Any, cast, get_type_hints
 import typer
 
 _MODELS = "Models"
-_METHOD = "Method: the default is contrastive with an amateur, else greedy"
+_CONTRAST = "Contrast: the default method where there is an amateur; else greedy"
 _SAMPLING = "Sampling: any of these makes a method sample; --temperature 0 is greedy"
 _PENALTIES = "Penalties and bans"
-_RUN = "Run"
+RUN = "Run"
+OUTPUT = "Output"
+PROMPTS = (
+    'Prompts from a file, one a line; from .jsonl its strings, or the "prompt" or "text" of its objects.'
+)
 
 
-def _number(panel: str, text: str, *names: str, least: float | None = None) -> Any:
-    return typer.Option(*names, help=text, rich_help_panel=panel, min=least, show_default=False)
+def option(panel: str, text: str, *names: str, of: str | None = None, least: float | None = None) -> Any:
+    """Return the option of a parameter.
+
+    Parameters
+    ----------
+    panel
+        Under which heading of the help it stands.
+    text
+        Its explanation, the default included.
+    names
+        Its spellings, where they differ from the parameter's.
+    of
+        What stands for its value in the help.
+    least
+        The least value allowed.
+    """
+    return typer.Option(*names, help=text, metavar=of, rich_help_panel=panel, min=least, show_default=False)
 
 
 @dataclass(frozen=True)
@@ -27,45 +46,26 @@ class ModelOptions:
     """Which models decode, and how they are loaded."""
 
     expert: Annotated[
-        str | None,
-        typer.Option(
-            help="Hub id or folder of the expert; the bundled pair without it.",
-            rich_help_panel=_MODELS,
-            show_default=False,
-        ),
+        str | None, option(_MODELS, "Hub id or folder of the expert; without it the bundled pair.", of="NAME")
     ] = None
-    amateur: Annotated[
-        str | None,
-        typer.Option(help="Hub id or folder of the amateur.", rich_help_panel=_MODELS, show_default=False),
-    ] = None
-    pair: Annotated[
-        str | None,
-        typer.Option(help="A known pair by name: qwen2.5.", rich_help_panel=_MODELS, show_default=False),
-    ] = None
+    amateur: Annotated[str | None, option(_MODELS, "Hub id or folder of the amateur.", of="NAME")] = None
+    pair: Annotated[str | None, option(_MODELS, "A pair of the hub by name: qwen2.5.", of="NAME")] = None
     amateur_layer: Annotated[
-        int | None, _number(_MODELS, "The amateur is the expert after this many layers.", least=1)
+        int | None, option(_MODELS, "The amateur is the expert after N layers.", of="N", least=1)
     ] = None
     amateur_window: Annotated[
         int | None,
-        _number(
-            _MODELS,
-            "The amateur (without one: the expert) sees the last so many tokens only.",
-            least=1,
-        ),
+        option(_MODELS, "The amateur (or else the expert) sees the last N tokens only.", of="N", least=1),
     ] = None
-    dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16 or float64.", rich_help_panel=_MODELS)
-    ] = "auto"
-    device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.", rich_help_panel=_MODELS)] = "auto"
+    dtype: Annotated[str, option(_MODELS, "float32, bfloat16, …; auto: the checkpoint's.", of="NAME")] = (
+        "auto"
+    )
+    device: Annotated[str, option(_MODELS, "cuda, mps or cpu; auto: the first there is.", of="NAME")] = "auto"
     allow_pickle: Annotated[
-        bool,
-        typer.Option("--allow-pickle", help="Read weights from pickle files too.", rich_help_panel=_MODELS),
+        bool, option(_MODELS, "Read weights from pickle files, which can run code.", "--allow-pickle")
     ] = False
     trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code", help="Run code that comes with a checkpoint.", rich_help_panel=_MODELS
-        ),
+        bool, option(_MODELS, "Run code that comes with a checkpoint.", "--trust-remote-code")
     ] = False
 
 
@@ -74,39 +74,51 @@ class MethodOptions:
     """Changes to a method's parts; each overrides the preset's own value. None: not given."""
 
     alpha: Annotated[
-        float | None, _number(_METHOD, "Contrast among tokens of at least α times the best probability.")
+        float | None, option(_CONTRAST, "Among tokens at least X times as probable as the best.", of="X")
     ] = None
-    beta: Annotated[float | None, _number(_METHOD, "Contrast as (1+β)·expert − β·amateur.")] = None
+    beta: Annotated[float | None, option(_CONTRAST, "By (1+X)·expert − X·amateur, on logits.", of="X")] = None
     amateur_temperature: Annotated[
         float | None,
-        _number(_METHOD, "Soften or sharpen the amateur.", "--amateur-temperature", "--tau-amateur"),
+        option(
+            _CONTRAST,
+            "Divides the amateur's logits; also --tau-amateur.",
+            "--amateur-temperature",
+            "--tau-amateur",
+            of="X",
+        ),
     ] = None
     candidates: Annotated[
-        int | None, _number(_METHOD, "Contrast among the expert's k best tokens at most.")
+        int | None, option(_CONTRAST, "Among the expert's N best tokens at most.", of="N")
     ] = None
     temperature: Annotated[
-        float | None, _number(_SAMPLING, "Divides the scores before sampling; 0 is greedy.", least=0)
+        float | None, option(_SAMPLING, "Divides the scores; 1 is neutral.", of="X", least=0)
     ] = None
-    top_k: Annotated[int | None, _number(_SAMPLING, "Keep the k best tokens.")] = None
-    top_p: Annotated[float | None, _number(_SAMPLING, "Keep the smallest set of this mass.")] = None
-    min_p: Annotated[float | None, _number(_SAMPLING, "Keep tokens of this share of the best.")] = None
-    typical_p: Annotated[float | None, _number(_SAMPLING, "Keep the typical tokens of this mass.")] = None
-    epsilon: Annotated[float | None, _number(_SAMPLING, "Keep tokens above this probability.")] = None
-    eta: Annotated[float | None, _number(_SAMPLING, "The same, lower where entropy is high.")] = None
+    top_k: Annotated[int | None, option(_SAMPLING, "Keep the N best tokens.", of="N")] = None
+    top_p: Annotated[float | None, option(_SAMPLING, "Keep the smallest set of mass X.", of="X")] = None
+    min_p: Annotated[
+        float | None, option(_SAMPLING, "Keep tokens at least X times as probable as the best.", of="X")
+    ] = None
+    typical_p: Annotated[float | None, option(_SAMPLING, "Keep the most typical, of mass X.", of="X")] = None
+    epsilon: Annotated[float | None, option(_SAMPLING, "Keep tokens more probable than X.", of="X")] = None
+    eta: Annotated[float | None, option(_SAMPLING, "The same, less where entropy is high.", of="X")] = None
     top_n_sigma: Annotated[
-        float | None, _number(_SAMPLING, "Keep scores within n standard deviations of the best.")
+        float | None, option(_SAMPLING, "Keep scores within X standard deviations of the best.", of="X")
     ] = None
     repetition_penalty: Annotated[
-        float | None, _number(_PENALTIES, "Divides scores of tokens seen before.")
+        float | None, option(_PENALTIES, "Makes seen tokens X times less; 1 is neutral.", of="X")
     ] = None
     presence_penalty: Annotated[
-        float | None, _number(_PENALTIES, "Subtracted once from tokens generated before.")
+        float | None, option(_PENALTIES, "Taken once from tokens already generated.", of="X")
     ] = None
     frequency_penalty: Annotated[
-        float | None, _number(_PENALTIES, "Subtracted each time a token was generated.")
+        float | None, option(_PENALTIES, "Taken each time a token was generated.", of="X")
     ] = None
-    no_repeat_ngram: Annotated[int | None, _number(_PENALTIES, "Never repeat n tokens in a row.")] = None
-    min_new_tokens: Annotated[int | None, _number(_PENALTIES, "No end of sequence before this many.")] = None
+    no_repeat_ngram: Annotated[int | None, option(_PENALTIES, "Never repeat N tokens in a row.", of="N")] = (
+        None
+    )
+    min_new_tokens: Annotated[
+        int | None, option(_PENALTIES, "No end of sequence before N tokens.", of="N")
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """Return the options that were given, by name."""
@@ -119,42 +131,27 @@ class RunOptions:
     """How long and how randomly to decode, and how prompts become tokens."""
 
     max_new_tokens: Annotated[
-        int,
-        typer.Option(
-            "--max-new-tokens", "--max-tokens", help="The most new tokens.", rich_help_panel=_RUN, min=0
-        ),
+        int, option(RUN, "The most new tokens; 256.", "--max-new-tokens", "--max-tokens", of="N", least=0)
     ] = 256
-    stop: Annotated[
-        list[str] | None,
-        typer.Option(help="End at this text; may be repeated.", rich_help_panel=_RUN, show_default=False),
+    stop: Annotated[list[str] | None, option(RUN, "End at this text; may be repeated.", of="TEXT")] = None
+    ignore_eos: Annotated[bool, option(RUN, "Go on after the end of sequence.", "--ignore-eos")] = False
+    seed: Annotated[
+        int | None, option(RUN, "Makes sampling repeatable; without it one is drawn.", of="N", least=0)
     ] = None
-    ignore_eos: Annotated[
-        bool,
-        typer.Option("--ignore-eos", help="Go on after the end of sequence.", rich_help_panel=_RUN),
-    ] = False
-    seed: Annotated[int | None, _number(_RUN, "Makes sampling repeatable; random without it.", least=0)] = (
-        None
-    )
-    system: Annotated[
-        str | None,
-        typer.Option(help="System prompt of the chat template.", rich_help_panel=_RUN, show_default=False),
-    ] = None
+    system: Annotated[str | None, option(RUN, "System prompt of the chat template.", of="TEXT")] = None
     no_chat_template: Annotated[
         bool,
-        typer.Option(
-            "--no-chat-template",
-            help="Send the prompt as plain text, even where the tokenizer has a chat template.",
-            rich_help_panel=_RUN,
-        ),
+        option(RUN, "Send prompts as plain text in spite of a chat template.", "--no-chat-template"),
     ] = False
 
 
 MethodName = Annotated[
-    str | None, typer.Option("--method", help="A preset; `descant methods` lists them.", show_default=False)
+    str | None,
+    option(
+        "Options", "A preset (see `descant methods`), whose values options override.", "--method", of="NAME"
+    ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print JSON, one object a line.", rich_help_panel="Output")
-]
+Json = Annotated[bool, option(OUTPUT, "Print JSON, one object a line.", "--json")]
 
 
 def flag(name: str) -> str:
@@ -171,13 +168,12 @@ def expand(command: Callable[..., int]) -> Callable[..., int]:
         if name in groups:
             parameters += _fields(groups[name])
         else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name]))
+            parameters.append(parameter.replace(annotation=hints[name]))
 
     def flatten(**values: Any) -> int:
         for name, group in groups.items():
-            values[name] = group(
-                **{field.name: values.pop(field.name) for field in dataclasses.fields(group)}
-            )
+            fields = dataclasses.fields(group)
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields})
         return command(**values)
 
     flat: Any = flatten

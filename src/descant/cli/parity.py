@@ -55,7 +55,7 @@ def generation_config(
     if isinstance(method.strategy, Sample):
         settings = {"do_sample": True, "top_k": 0, **settings}
     eos = [] if run.ignore_eos else list(eos_token_ids)
-    return GenerationConfig(  # type: ignore[no-untyped-call]
+    return GenerationConfig(
         max_new_tokens=run.max_new_tokens,
         eos_token_id=eos or None,
         pad_token_id=eos[0] if eos else 0,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from descant.cli.console import DONE, SOME_ROWS_FAILED, Progress, Writer, complain, data_writer
-from descant.cli.options import Json, MethodName, MethodOptions, ModelOptions, expand
+from descant.cli.options import Json, MethodName, MethodOptions, ModelOptions, expand, option
 from descant.cli.prompts import read_pairs
 from descant.errors import DecodingError, DescantError, PromptError, UsageError
 
@@ -30,13 +30,10 @@ def score(
     ] = None,
     pairs: Annotated[
         Path | None,
-        typer.Option(
-            help='Pairs from a file: one JSON object a line, with "prompt" and "continuation".',
-            show_default=False,
-        ),
+        option("Options", 'Pairs from a file: JSON objects with "prompt" and "continuation".', of="FILE"),
     ] = None,
     preset: MethodName = None,
-    batch_size: Annotated[int, typer.Option(help="Pairs read at once.", min=1)] = 16,
+    batch_size: Annotated[int, option("Options", "Pairs read at once; 16.", of="N", least=1)] = 16,
     as_json: Json = False,
 ) -> int:
     """Print the log-probability of text under a method, natural and in total.

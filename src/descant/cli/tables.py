@@ -1,5 +1,6 @@
 """Tables for people: wide where the terminal is, 80 columns in a pipe, colours only on a terminal."""
 
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ def print_texts(writer: Writer, prompt: str, runs: "Sequence[Run]") -> None:
     table.add_column("text", ratio=1)
     for run in runs:
         ending = Text(" …", style="dim") if run.output.finish_reason != "stop" else Text()
-        table.add_row(run.name, Text(run.output.text.strip()) + ending)
-    _print(writer, Text(prompt.strip(), style="bold"), table)
+        table.add_row(run.name, Text(_visible(run.output.text)) + ending)
+    _print(writer, Text(_visible(prompt), style="bold"), table)
 
 
 def print_rates(writer: Writer, contenders: "Sequence[Contender]", runs: "Sequence[Run]") -> None:
@@ -51,13 +52,14 @@ def print_presets(writer: Writer, presets: "Sequence[Preset]") -> None:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("method", style="cyan", no_wrap=True)
-    table.add_column("defaults", no_wrap=True)
     table.add_column("chooses", ratio=1)
-    table.add_column("paper", no_wrap=True)
+    table.add_column("defaults", no_wrap=True)
+    table.add_column("arXiv", no_wrap=True)
     for entry in presets:
-        paper = (entry.paper or "–").removeprefix("https://arxiv.org/abs/")
-        linked = Text(f"arXiv {paper}", style=f"link {entry.paper}") if entry.paper else Text("–")
-        table.add_row(entry.name, settings(entry) or "–", entry.summary, linked)
+        paper = Text("–")
+        if entry.paper is not None:
+            paper = Text(entry.paper.rsplit("/", 1)[-1], style=f"link {entry.paper}")
+        table.add_row(entry.name, entry.summary, settings(entry) or "–", paper)
     _print(writer, table)
 
 
@@ -73,9 +75,15 @@ def _verdict(runs: "Sequence[Run]") -> Text:
     return Text(f"{same} of {len(checked)} same, {rate:.0f}/s", style="red")
 
 
+def _visible(text: str) -> str:
+    """Replace what would move the cursor."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text.strip()
+    )
+
+
 def _print(writer: Writer, *parts: RenderableType) -> None:
-    console = Console(file=writer.file, highlight=False)
-    with console.capture() as capture:
-        console.print(*parts, sep="\n")
-    lines = capture.get().splitlines()
-    writer.write("\n".join(line.rstrip() for line in lines) + "\n")
+    page = io.StringIO()
+    Console(file=page, force_terminal=writer.is_terminal, highlight=False).print(*parts, sep="\n")
+    lines = page.getvalue().split("\n")
+    writer.write("\n".join(line.rstrip() for line in lines))

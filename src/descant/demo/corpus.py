@@ -99,7 +99,9 @@ def batches(
             pending = [[*ids, eos] for ids in tokenizer(chunk)["input_ids"]][::-1]
         text = pending.pop()
         if len(text) > row_tokens:
-            raise ValueError(f"a text of {len(text)} tokens does not fit a row of {row_tokens}: make rows longer")
+            raise ValueError(
+                f"a text of {len(text)} tokens does not fit a row of {row_tokens}: make rows longer"
+            )
         if len(text) > room:
             if len(packed) == rows:
                 yield _pack(packed, row_tokens, tokenizer.pad_token_id)

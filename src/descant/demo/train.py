@@ -76,8 +76,10 @@ class TrainSpec:
     """
 
     seed: int = 0
-    expert: ModelSpec = ModelSpec(layers=4, width=256, heads=4, kv_heads=2, inner=704, steps=2400)
-    amateur: ModelSpec = ModelSpec(layers=2, width=64, heads=2, kv_heads=1, inner=128, steps=1000, rate=4e-3)
+    expert: ModelSpec = ModelSpec(layers=4, width=256, heads=4, kv_heads=2, inner=704, steps=1600)
+    amateur: ModelSpec = ModelSpec(
+        layers=2, width=64, heads=2, kv_heads=1, inner=128, steps=1000, rows=16, rate=4e-3
+    )
     world: WorldSpec = field(default_factory=WorldSpec)
     vocabulary: int = 2048
     row_tokens: int = 128
@@ -260,7 +262,8 @@ def save(trained: Trained, spec: TrainSpec, out: Path) -> None:
         for name, model in trained.models.items():
             folder = fresh / name
             shutil.rmtree(folder, ignore_errors=True)
-            model.half().save_pretrained(folder)
+            model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
+            (folder / "model.safetensors").chmod(0o644)  # written for the owner alone
             trained.tokenizer.save_pretrained(folder)
         _write_record(trained, spec, fresh / "training.json")
         if out.exists():

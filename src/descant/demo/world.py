@@ -51,7 +51,7 @@ class WorldSpec:
     """
 
     seed: int = 0
-    people: int = 1200
+    people: int = 1000
     rho: float = 0.45
     zipf: float = 1.2
     fame: float = 50.0

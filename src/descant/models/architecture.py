@@ -7,10 +7,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from descant.errors import LoadError, UnsupportedModelError
+from descant.models.loading import context_length
 
 VERIFIED = frozenset(
     """
-    arcee bitnet bloom codegen cohere cohere2 cwm diffllama doge dots1 ernie4_5 ernie4_5_moe exaone4 falcon
+    arcee bitnet bloom codegen cohere cohere2 cwm diffllama dots1 ernie4_5 ernie4_5_moe exaone4 falcon
     gemma gemma2 gemma3_text glm glm4 glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss gptj granite
     granitemoe granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe jetmoe llama ministral mistral mixtral mpt
     nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss
@@ -92,7 +93,9 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
     encoder = getattr(config, "is_encoder_decoder", False)
-    bidirectional = hasattr(config, "is_decoder") and hasattr(config, "type_vocab_size") and not config.is_decoder
+    bidirectional = (
+        hasattr(config, "is_decoder") and hasattr(config, "type_vocab_size") and not config.is_decoder
+    )
     if head is None or encoder or bidirectional or not model.can_generate():
         raise LoadError(
             f"{type(model).__name__} is not a causal language model; load one whose class name ends in "
@@ -107,7 +110,8 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
         reason=reason,
         windows=_windows(config),
         width=width,
-        context=_context(config),
+        # MPT's ALiBi is a table of this length; other biases go on for ever.
+        context=config.max_seq_len if config.model_type == "mpt" else context_length(model),
     )
 
 
@@ -145,13 +149,3 @@ def _windows(config: Any) -> dict[str, int | None]:
     if types:
         return {kind: window if kind == "sliding_attention" else None for kind in types}
     return {"sliding_attention" if window else "full_attention": window}
-
-
-def _context(config: Any) -> int | None:
-    if str(config.model_type) in ("bloom", "mamba", "mamba2", "falcon_mamba", "rwkv"):
-        return None
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            return value
-    return None

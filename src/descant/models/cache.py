@@ -45,20 +45,21 @@ class RaggedLayer(CacheLayerMixin):
     is_croppable = True
 
     def __init__(self, owner: "RaggedCache") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.owner = owner
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers: shapes and dtype are known once the first keys arrive."""
         owner = self.owner
-        shape = lambda states: (owner.capacity_rows, states.shape[1], owner.capacity, states.shape[3])  # noqa: E731
         if not owner.layer_bytes:
             per_token = key_states.shape[1] * (key_states.shape[3] + value_states.shape[3])
             owner.layer_bytes = per_token * key_states.element_size()
             owner.device = key_states.device
             owner.check_fits(owner.planned_rows, owner.planned_length)
-        self.keys = key_states.new_zeros(shape(key_states))
-        self.values = value_states.new_zeros(shape(value_states))
+        self.keys, self.values = (
+            states.new_zeros((owner.capacity_rows, states.shape[1], owner.capacity, states.shape[3]))
+            for states in (key_states, value_states)
+        )
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,9 @@ class RaggedModel(LanguageModel):
 
     def truncate(self, lengths: Sequence[int]) -> None:
         held = self.cache.lengths
-        if len(lengths) != len(held) or any(not 0 <= new <= old for new, old in zip(lengths, held, strict=True)):
+        if len(lengths) != len(held) or any(
+            not 0 <= new <= old for new, old in zip(lengths, held, strict=True)
+        ):
             raise ValueError(f"cannot truncate rows of {held} tokens to {list(lengths)}")
         self.cache.lengths = list(lengths)
 
@@ -103,7 +105,9 @@ class RaggedModel(LanguageModel):
         if window is not None and window < place.view:
             hidden |= keys <= queries[:, :, None] - window
         dtype = self.model.dtype
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device).masked_fill_(hidden, torch.finfo(dtype).min)
+        mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device).masked_fill_(
+            hidden, torch.finfo(dtype).min
+        )
         return mask[:, None].expand(place.rows, 1, place.count, place.view)
 
     @contextmanager

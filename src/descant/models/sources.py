@@ -67,7 +67,9 @@ class Sources:
         for model in self.models:
             model.keep_rows(rows)
 
-    def read(self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1) -> Mapping[str, Logits]:
+    def read(
+        self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1
+    ) -> Mapping[str, Logits]:
         """Read each named source up to the end of the texts.
 
         Parameters
@@ -88,20 +90,23 @@ class Sources:
     def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
         if name == "amateur":
             if isinstance(self.amateur, LanguageModel):
-                return torch.cat([
-                    self.amateur.forward(tokens, keep=keep, first_row=first)
-                    for first, tokens in _unread(self.amateur.lengths, texts)
-                ])
+                return torch.cat(
+                    [
+                        self.amateur.forward(tokens, keep=keep, first_row=first)
+                        for first, tokens in _unread(self.amateur.lengths, texts)
+                    ]
+                )
             assert self._exit_logits is not None, "the expert is read before its exit"
             return self._exit_logits
         passes = list(_unread(self.expert.lengths, texts))
         if not isinstance(self.amateur, Exit):
-            return torch.cat([
-                self.expert.forward(tokens, keep=keep, first_row=first) for first, tokens in passes
-            ])
+            return torch.cat(
+                [self.expert.forward(tokens, keep=keep, first_row=first) for first, tokens in passes]
+            )
         assert isinstance(self.expert, RaggedModel), "only ragged models exit early"
         pairs = [
-            self.expert.run(tokens, keep=keep, first_row=first, exits=(self.amateur,)) for first, tokens in passes
+            self.expert.run(tokens, keep=keep, first_row=first, exits=(self.amateur,))
+            for first, tokens in passes
         ]
         self._exit_logits = torch.cat([pair[1] for pair in pairs])
         return torch.cat([pair[0] for pair in pairs])

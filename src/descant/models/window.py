@@ -52,7 +52,7 @@ class WindowModel(LanguageModel):
             ends = range(len(row) - keep + 1, len(row) + 1)
             windows += [row[max(0, end - self.tokens) : max(end, 1)] for end in ends]
         chunks = [self._read(windows[i : i + _CHUNK]) for i in range(0, len(windows), _CHUNK)]
-        return torch.cat(chunks).unflatten(0, (len(tokens), keep))
+        return torch.cat(chunks).view(len(tokens), keep, -1)
 
     def _read(self, windows: Sequence[Sequence[int]]) -> Float[Tensor, "windows vocab"]:
         model = self.architecture.model

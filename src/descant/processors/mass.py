@@ -1,8 +1,8 @@
 """Truncations that put the tokens into an order and keep them until a probability mass is reached.
 
 Each keeps what transformers' warper of the same name keeps, to the last bit: the arithmetic is theirs, in the
-same precision, and so is the sort, which is not stable: which of two equal scores comes first is torch's choice,
-and half-precision models have many equal scores.
+same precision, and so is the sort, which is not stable: which of two equal scores comes first is torch's
+choice, and half-precision models have many equal scores.
 
 Sorting 150,000 tokens costs 10 ms a row on a CPU, as much as a small model's forward pass. So a shortlist of
 the first tokens is tried before: if the mass is reached within it, and nowhere near a token's edge, the full

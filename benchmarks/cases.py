@@ -1,0 +1,158 @@
+"""What is measured, case by case. Each function returns rows of a table and says what they mean."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.measure import Spread, interleaved, ratio
+from benchmarks.shapes import SHAPES, bundled, shape
+from descant import Contrastive, Decoder, Likelihood, Sample, Temperature, TopP
+from descant.engine import Engine, Method
+from descant.models.sources import Sources
+from descant.types import Logits
+
+Row = dict[str, Any]
+
+ROUNDS = {"bundled expert": 15, "gpt2": 7, "Qwen2.5-0.5B": 5}
+NEW_TOKENS = {"bundled expert": 64, "gpt2": 24, "Qwen2.5-0.5B": 16}
+PROMPT_TOKENS = 24
+
+
+def _prompts(rows: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(rows)
+    listed: list[list[int]] = torch.randint(10, 2000, (rows, PROMPT_TOKENS), generator=generator).tolist()
+    return listed
+
+
+def greedy() -> list[Row]:
+    """Greedy decoding against `model.generate`: whole calls, equal prompt lengths, so that neither pads."""
+    table = []
+    for name in SHAPES:
+        model = shape(name)
+        decoder = Decoder(model)
+        for rows in (1, 16):
+            prompts, count = _prompts(rows), NEW_TOKENS[name]
+            ids = torch.tensor(prompts)
+            mask = torch.ones_like(ids)
+
+            def theirs(ids: Any = ids, mask: Any = mask, count: int = count, model: Any = model) -> Any:
+                return model.generate(ids, attention_mask=mask, max_new_tokens=count, do_sample=False)
+
+            def ours(prompts: Any = prompts, count: int = count, decoder: Decoder = decoder) -> Any:
+                return decoder.generate(prompts, max_new_tokens=count, ignore_eos=True)
+
+            seconds = interleaved({"transformers": theirs, "descant": ours}, rounds=ROUNDS[name])
+            table.append(
+                {
+                    "model": name,
+                    "dtype": str(model.dtype).removeprefix("torch."),
+                    "batch": rows,
+                    "transformers ms/step": _per_step(seconds["transformers"], count),
+                    "descant ms/step": _per_step(seconds["descant"], count),
+                    "time over transformers": ratio(seconds["descant"], seconds["transformers"]),
+                    "target": "≤ 1",
+                }
+            )
+    return table
+
+
+def contrastive() -> list[Row]:
+    """Contrastive decoding against our own greedy decoding, on the bundled pair with its own questions."""
+    from descant.demo import questions
+
+    expert, amateur, tokenizer = bundled()
+    plain, pair = Decoder(expert, tokenizer), Decoder(expert, tokenizer, amateur)
+    texts = [question.prompt for question in questions("dev")]
+    table = []
+    for rows in (1, 16):
+        prompts = texts[:rows]
+        count = NEW_TOKENS["bundled expert"]
+        settings: dict[str, Any] = {"max_new_tokens": count, "ignore_eos": True}
+        always = Contrastive(selective=False)
+        cases = {
+            "greedy": lambda p=prompts, s=settings: plain.generate(p, Likelihood(), **s),
+            "contrastive": lambda p=prompts, s=settings: pair.generate(p, Contrastive(), **s),
+            "amateur every step": lambda p=prompts, s=settings: pair.generate(p, always, **s),
+        }
+        seconds = interleaved(cases, rounds=ROUNDS["bundled expert"])
+        table += [
+            {
+                "method": name,
+                "batch": rows,
+                "ms/step": _per_step(seconds[name], count),
+                "time over greedy": ratio(seconds[name], seconds["greedy"]),
+                "target": "≤ 1.25" if (name, rows) == ("contrastive", 1) else "",
+            }
+            for name in cases
+        ]
+    return table
+
+
+class _TimedSources(Sources):
+    """Adds up the time spent in the models."""
+
+    seconds = 0.0
+
+    def read(self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1) -> Mapping[str, Logits]:
+        start = time.perf_counter()
+        logits = super().read(names, texts, keep)
+        self.seconds += time.perf_counter() - start
+        return logits
+
+
+def selection() -> list[Row]:
+    """The share of a step that is not spent in the models, at a vocabulary of 151,936."""
+    model = shape("Qwen2.5-0.5B")
+    decoder = Decoder(model, amateur=model)
+    methods = {
+        "greedy": (Likelihood(), (), None),
+        "contrastive": (Contrastive(selective=False), (), None),
+        "sampling, temperature and top-p": (Likelihood(), (Temperature(0.8), TopP(0.9)), Sample()),
+    }
+    table = []
+    for rows in (1, 16):
+        for name, (scoring, processors, strategy) in methods.items():
+            shares, milliseconds = [], []
+            for _ in range(5):
+                share, cost = _selection_share(decoder, scoring, processors, strategy, rows)
+                shares.append(share)
+                milliseconds.append(cost)
+            table.append(
+                {
+                    "method": name,
+                    "batch": rows,
+                    "selection ms/step": Spread.of(milliseconds),
+                    "share of a step": Spread.of(shares),
+                    "target": "≤ 0.05",
+                }
+            )
+    return table
+
+
+def _selection_share(
+    decoder: Decoder, scoring: Any, processors: Sequence[Any], strategy: Any, rows: int
+) -> tuple[float, float]:
+    from descant.options import Options
+    from descant.strategies import Greedy
+
+    options = Options(
+        scoring, tuple(processors), strategy or Greedy(), 9, (), True, 0, False, None, 0, False, 64
+    )
+    run = decoder._run(_prompts(rows), options, follow=False)
+    timed = _TimedSources(run.engine.sources.expert, run.engine.sources.amateur, run.engine.sources.width)
+    engine = Engine(timed, Method(scoring, tuple(processors), options.strategy), batch_rows=rows, max_rows=64)
+    engine.add(run.rows)
+    engine.step()  # the prefill
+    timed.seconds = 0.0
+    start, steps = time.perf_counter(), 0
+    while engine.busy:
+        engine.step()
+        steps += 1
+    total = time.perf_counter() - start
+    return (total - timed.seconds) / total, (total - timed.seconds) / steps * 1e3
+
+
+def _per_step(seconds: list[float], steps: int) -> Spread:
+    return Spread.of([value / steps * 1e3 for value in seconds])

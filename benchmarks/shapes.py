@@ -1,0 +1,47 @@
+"""The models that are timed. Random weights are fair for the cost of a step; only the bundled pair is trained."""
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from descant.demo import demo_paths
+
+SHAPES = ("bundled expert", "gpt2", "Qwen2.5-0.5B")
+
+
+def shape(name: str) -> PreTrainedModel:
+    """Build a model of a named shape: the bundled expert with its weights, others with random ones."""
+    if name == "bundled expert":
+        return bundled()[0]
+    torch.manual_seed(0)
+    if name == "gpt2":
+        config, dtype = AutoConfig.for_model("gpt2"), torch.float32
+    else:
+        config = AutoConfig.for_model(
+            "qwen2",
+            vocab_size=151936,
+            hidden_size=896,
+            num_hidden_layers=24,
+            num_attention_heads=14,
+            num_key_value_heads=2,
+            intermediate_size=4864,
+            max_position_embeddings=32768,
+            tie_word_embeddings=True,
+        )
+        dtype = torch.bfloat16
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    return endless(model)
+
+
+def bundled() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the bundled pair and its tokenizer."""
+    expert, amateur = (
+        endless(AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()) for path in demo_paths()
+    )
+    return expert, amateur, AutoTokenizer.from_pretrained(demo_paths()[0])
+
+
+def endless(model: PreTrainedModel) -> PreTrainedModel:
+    """Let a model decode to the length limit, so that every case does the same work."""
+    model.generation_config.eos_token_id = None
+    model.generation_config.pad_token_id = 0
+    return model

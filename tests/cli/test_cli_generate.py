@@ -1,0 +1,192 @@
+"""`descant generate` prints what the library returns for the same call."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runs import Run, Terminal
+
+from descant import Contrastive, Decoder, EarlyExit, Likelihood, Piece, Sample, Temperature, TopK, Window
+from descant.cli.decoding import decode_rows
+from descant.errors import DecodingError
+
+PROMPT = "Hello world"
+
+
+def text(decoder: Decoder, prompt: str = PROMPT, **settings: Any) -> str:
+    return decoder.generate(prompt, max_new_tokens=12, **settings)[0].text
+
+
+def test_the_text_is_the_librarys(run: Run, models: tuple[str, ...], decoder: Decoder) -> None:
+    done = run("generate", PROMPT, *models, "--max-tokens", "12")
+    assert (done.code, done.out, done.err) == (0, text(decoder, chat=True) + "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (["--no-chat-template"], {}),
+        (["--system", "Be brief."], {"chat": True, "system": "Be brief."}),
+        (["--no-chat-template", "--method", "greedy"], {"scoring": Likelihood()}),
+        (["--no-chat-template", "--alpha", "0.5", "--beta", "1"], {"scoring": Contrastive(0.5, 1.0)}),
+        (
+            ["--no-chat-template", "--temperature", "2", "--top-k", "9", "--seed", "4"],
+            {"processors": (Temperature(2.0), TopK(9)), "strategy": Sample(), "seed": 4},
+        ),
+        (["--no-chat-template", "--stop", "e", "--stop", "o", "--ignore-eos"], {"stop": ["e", "o"], "ignore_eos": True}),
+    ],
+)  # fmt: skip
+def test_options_reach_the_library(
+    run: Run, folders: tuple[Path, Path], decoder: Decoder, options: list[str], settings: dict[str, Any]
+) -> None:
+    amateur = () if "greedy" in options else ("--amateur", folders[1])
+    done = run("generate", PROMPT, "--expert", folders[0], *amateur, "--max-new-tokens", "12", *options)
+    assert (done.code, done.out) == (0, text(decoder, **settings) + "\n")
+
+
+@pytest.mark.parametrize("option", ["--amateur-layer", "--amateur-window"])
+def test_amateurs_made_from_the_expert(
+    run: Run, folders: tuple[Path, Path], decoder: Decoder, option: str
+) -> None:
+    source = EarlyExit(2) if option == "--amateur-layer" else Window(decoder.expert, 2)
+    done = run("generate", PROMPT, "--expert", folders[0], option, "2", "--max-tokens", "12", "--json")
+    [found] = done.objects
+    expected = Decoder(decoder.expert, decoder.tokenizer, source).generate(
+        PROMPT, chat=True, max_new_tokens=12
+    )
+    assert found["token_ids"] == expected[0].token_ids
+    assert found["method"]["amateur"]["name"] == type(source).__name__
+
+
+def test_transformers_draws(run: Run, models: tuple[str, ...]) -> None:
+    args = ("generate", PROMPT, *models, "--top-k", "9", "--rng", "transformers", "--max-tokens", "12", "--json")
+    first, second = run(*args, "--seed", "3").objects[0], run(*args, "--seed", "3").objects[0]
+    assert first["token_ids"] == second["token_ids"]
+    assert (first["method"]["seed"], first["method"]["strategy"]["rng"]) == (3, "transformers")
+
+
+def test_json_holds_everything(run: Run, models: tuple[str, ...], decoder: Decoder) -> None:
+    done = run("generate", PROMPT, *models, "--max-tokens", "3", "--json", "--logprobs", "2", "--trace")
+    [found] = done.objects
+    [expected] = decoder.generate(PROMPT, chat=True, max_new_tokens=3, top_logprobs=2, trace=True)
+    assert expected.top_logprobs is not None
+    assert expected.trace is not None
+    assert found["prompt"] == PROMPT
+    assert (found["text"], found["token_ids"], found["finish_reason"]) == (
+        expected.text, expected.token_ids, expected.finish_reason,
+    )  # fmt: skip
+    assert found["method"] == json.loads(json.dumps(expected.method))
+    assert set(found["timing"]) == {"time_to_first_token", "total", "tokens_per_second"}
+    assert found["logprobs"] == pytest.approx(expected.logprobs)
+    assert [[token for token, _ in step] for step in found["top_logprobs"]] == [
+        [token for token, _ in step] for step in expected.top_logprobs
+    ]
+    assert [step["expert_rank"] for step in found["trace"]] == [step.expert_rank for step in expected.trace]
+    bare = run("generate", PROMPT, *models, "--max-tokens", "3", "--json").objects[0]
+    assert set(found) - set(bare) == {"logprobs", "top_logprobs", "trace"}
+
+
+@pytest.mark.parametrize("args", [(), ("-",)])
+def test_piped_prompts(run: Run, models: tuple[str, ...], decoder: Decoder, args: tuple[str, ...]) -> None:
+    done = run("generate", *args, *models, "--max-tokens", "12", "--no-chat-template", stdin=PROMPT + "\n")
+    assert done.out == text(decoder) + "\n"
+
+
+class Recorder(Terminal):
+    """A terminal that keeps its pieces apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[str] = []
+
+    def write(self, piece: str) -> int:
+        self.pieces.append(piece)
+        return len(piece)
+
+
+@pytest.mark.parametrize("option", [(), ("--no-stream",)])
+def test_a_terminal_gets_pieces(
+    run: Run, models: tuple[str, ...], decoder: Decoder, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...]
+) -> None:
+    screen = Recorder()
+    monkeypatch.setattr(sys, "stdout", screen)
+    run("generate", PROMPT, *models, "--max-tokens", "12", "--no-chat-template", *option)
+    assert "".join(screen.pieces) == text(decoder) + "\n"
+    assert (len(screen.pieces) == 1) == bool(option)
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Path:
+    file = tmp_path / "prompts.txt"
+    file.write_text("\n".join([PROMPT, "", "The dog", "hello " * 600, "world"]) + "\n", encoding="utf-8")
+    return file
+
+
+def test_bad_rows_are_reported_and_the_others_decoded(
+    run: Run, models: tuple[str, ...], decoder: Decoder, batch: Path
+) -> None:
+    args = ("generate", "--prompts", batch, *models, "--max-tokens", "12", "--no-chat-template")
+    expected = [text(decoder, prompt) for prompt in (PROMPT, "The dog", "world")]
+    done = run(*args)
+    assert done.code == 3
+    assert done.out == "".join(line + "\n" for line in expected)
+    errors = done.err.splitlines()
+    assert len(errors) == 2
+    assert errors[0].startswith("descant: error: prompt 2: the prompt is empty")
+    assert "prompt 4" in errors[1]
+    assert "longer than the context" in errors[1]
+    found = run(*args, "--json", "--batch-size", "1").objects
+    assert [row["index"] for row in found] == [0, 1, 2, 3, 4]
+    assert ["error" in row for row in found] == [False, True, False, True, False]
+    assert [row["text"] for row in found if "text" in row] == expected
+
+
+def test_jsonl_prompts(run: Run, models: tuple[str, ...], tmp_path: Path, decoder: Decoder) -> None:
+    file = tmp_path / "prompts.jsonl"
+    rows = ['{"prompt": "Hello world"}', "", '"The dog"', '{"text": "world"}', "{oops", '{"prompt": 3}']
+    file.write_text("\n".join(rows), encoding="utf-8")
+    done = run("generate", "--prompts", file, *models, "--max-tokens", "12", "--no-chat-template")
+    expected = [text(decoder, prompt) for prompt in (PROMPT, "The dog", "world")]
+    assert (done.code, done.out) == (3, "".join(line + "\n" for line in expected))
+    assert [line.split(": ")[2] for line in done.err.splitlines()] == ["prompt 4", "prompt 5"]
+
+
+def test_output_appends_to_a_file(run: Run, models: tuple[str, ...], tmp_path: Path, decoder: Decoder) -> None:
+    file = tmp_path / "out.txt"
+    file.write_text("before\n")
+    done = run("generate", PROMPT, *models, "--max-tokens", "12", "--no-chat-template", "--output", file)
+    assert (done.code, done.out) == (0, "")
+    assert file.read_text() == "before\n" + text(decoder) + "\n"
+
+
+class BreaksOn:
+    """A decoder whose call breaks once a certain prompt is in it; others end first."""
+
+    def stream(self, prompts: Sequence[str], *, seed: int | None, **_: object) -> Iterator[Piece]:
+        for index, prompt in enumerate(prompts):
+            if prompt == "bad":
+                raise DecodingError("not finite")
+            yield Piece(index, "", [], self.output(prompt, seed))
+
+    def generate(self, prompt: str, **settings: Any) -> list[Any]:
+        return [piece.output for piece in self.stream([prompt], **settings)]
+
+    @staticmethod
+    def output(prompt: str, seed: int | None) -> Any:
+        import descant
+
+        return descant.Output(
+            prompt, [], "stop", [], {"seed": seed}, descant.Timing(None, 0.0, 0.0), [], None
+        )
+
+
+def test_a_step_that_fails_loses_its_row_only() -> None:
+    prompts = {0: "a", 2: "bad", 3: "c", 5: "d"}
+    broken: Any = BreaksOn()
+    found = dict(decode_rows.__wrapped__(broken, prompts, {"seed": 10}, lambda: False))  # type: ignore[attr-defined]
+    assert sorted(found) == [0, 2, 3, 5]
+    assert isinstance(found[2], DecodingError)
+    assert [(found[i].text, found[i].method["seed"]) for i in (0, 3, 5)] == [("a", 10), ("c", 13), ("d", 15)]

@@ -1,0 +1,237 @@
+"""Contrastive scores against a recomputation in plain Python, and the cases at the formulas' edges."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import MinPLogitsWarper
+
+from descant import SettingsError
+from descant.scoring import Contrastive, Likelihood
+from descant.scoring import contrastive as module
+
+INF = math.inf
+
+
+def log_softmax(logits: list[float]) -> list[float]:
+    best = max(logits)
+    total = best + math.log(math.fsum(math.exp(x - best) for x in logits))
+    return [x - total for x in logits]
+
+
+def naive(scoring: Contrastive, expert: list[float], amateur: list[float]) -> list[float]:
+    """One position, by the formulas of the papers."""
+    tau, alpha = scoring.amateur_temperature, scoring.alpha
+    if scoring.beta is None:
+        log_expert = log_softmax(expert)
+        if scoring.normalization == "renormalized":
+            log_amateur = log_softmax([x / tau for x in amateur])
+        else:
+            log_amateur = [x / tau for x in log_softmax(amateur)]
+        scores = [e - a for e, a in zip(log_expert, log_amateur, strict=True)]
+    else:
+        scores = [
+            (1 + scoring.beta) * e - scoring.beta * a / tau for e, a in zip(expert, amateur, strict=True)
+        ]
+    best_first = sorted(expert, reverse=True)
+    head = [math.exp(x) >= alpha * math.exp(best_first[0]) for x in expert]
+    head = [h or x >= best_first[: scoring.min_tokens_to_keep][-1] for h, x in zip(head, expert, strict=True)]
+    if scoring.candidates is not None:
+        head = [h and x >= best_first[: scoring.candidates][-1] for h, x in zip(head, expert, strict=True)]
+    return [s if h and x > -INF else -INF for s, h, x in zip(scores, head, expert, strict=True)]
+
+
+def logits(
+    seed: int, *shape: int, dtype: torch.dtype = torch.float64, scale: float = 1.5
+) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        torch.randn(shape, generator=generator, dtype=dtype) * scale,
+        torch.randn(shape, generator=generator, dtype=dtype) * scale,
+    )
+
+
+def scored(scoring: Contrastive, expert: Tensor, amateur: Tensor) -> Tensor:
+    return scoring({"expert": expert, "amateur": amateur})
+
+
+settings = st.one_of(
+    st.builds(
+        Contrastive,
+        alpha=st.sampled_from([1e-6, 0.01, 0.1, 0.5, 1.0]),
+        amateur_temperature=st.sampled_from([0.25, 1.0, 2.0]),
+        normalization=st.sampled_from(["renormalized", "released"]),
+        candidates=st.sampled_from([None, 4, 50]),
+        min_tokens_to_keep=st.integers(1, 4),
+    ),
+    st.builds(
+        Contrastive,
+        alpha=st.sampled_from([1e-6, 0.1, 1.0]),
+        beta=st.sampled_from([0.0, 0.5, 3.0]),
+        amateur_temperature=st.sampled_from([0.25, 1.0, 2.0]),
+        candidates=st.sampled_from([None, 4]),
+        min_tokens_to_keep=st.integers(1, 4),
+    ),
+)
+
+
+@given(
+    scoring=settings,
+    seed=st.integers(0, 2**32),
+    vocab=st.integers(1, 12),
+    forbidden=st.sampled_from([0.0, 0.4, 1.0]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_scores_are_those_of_the_papers(
+    scoring: Contrastive, seed: int, vocab: int, forbidden: float, dtype: torch.dtype
+) -> None:
+    expert, amateur = logits(seed, 2, 3, vocab, dtype=dtype)
+    ban = torch.rand(expert.shape, generator=torch.Generator().manual_seed(seed)) < forbidden
+    ban[..., 0] = False
+    expert = expert.masked_fill(ban, -INF)
+    if seed % 3 == 0:
+        expert = expert.round()  # ties
+    before = expert.clone(), amateur.clone()
+    result = scored(scoring, expert, amateur)
+    rows = zip(expert.reshape(-1, vocab).tolist(), amateur.reshape(-1, vocab).tolist(), strict=True)
+    expected = torch.tensor([naive(scoring, e, a) for e, a in rows], dtype=dtype).view(expert.shape)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result, expected)
+    assert torch.equal(scoring.head(expert), expected > -INF)
+    assert torch.equal(scoring.settled(expert), (expected > -INF).sum(-1) == 1)
+    assert torch.equal(expert, before[0])
+    assert torch.equal(amateur, before[1])
+
+
+def test_an_example_by_hand() -> None:
+    expert = torch.tensor([[0.5, 0.25, 0.2, 0.05]], dtype=torch.float64).log()
+    amateur = torch.tensor([[0.5, 0.125, 0.05, 0.325]], dtype=torch.float64).log()
+    result = scored(Contrastive(alpha=0.2), expert + 7, amateur - 3)
+    torch.testing.assert_close(result.exp(), torch.tensor([[1.0, 2.0, 4.0, 0.0]], dtype=torch.float64))
+    assert Contrastive(alpha=0.2).settled(expert).tolist() == [False]
+    assert Contrastive(alpha=0.6).settled(expert).tolist() == [True]
+    cut = scored(Contrastive(alpha=0.2, candidates=2), expert, amateur)
+    assert (cut > -INF).tolist() == [[True, True, False, False]]
+
+
+@given(seed=st.integers(0, 2**32), alpha=st.sampled_from([0.03, 0.1, 0.6]))
+def test_beta_zero_is_min_p(seed: int, alpha: float) -> None:
+    expert, amateur = logits(seed, 4, 30)
+    expected = MinPLogitsWarper(alpha)(torch.zeros(4, 0), expert)
+    assert torch.equal(scored(Contrastive(alpha=alpha, beta=0.0), expert, amateur), expected)
+
+
+@given(seed=st.integers(0, 2**32), tau=st.sampled_from([0.3, 0.9, 4.0]))
+def test_where_the_temperature_acts_moves_scores_but_not_their_order(seed: int, tau: float) -> None:
+    expert, amateur = logits(seed, 4, 30)
+    paper = scored(Contrastive(amateur_temperature=tau), expert, amateur)
+    released = scored(Contrastive(amateur_temperature=tau, normalization="released"), expert, amateur)
+    assert torch.equal(paper.argmax(-1), released.argmax(-1))
+    head = paper > -INF
+    moved = (released - paper).masked_fill(~head, 0)
+    shift = moved.sum(-1, keepdim=True) / head.sum(-1, keepdim=True)
+    assert (shift.abs() > 1e-3).all()
+    torch.testing.assert_close(moved, shift.masked_fill(~head, 0).expand_as(moved))
+
+
+def test_wide_batches_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    expert, amateur = logits(0, 3, 7, 50, dtype=torch.float32)
+    for scoring in (Contrastive(), Contrastive(beta=0.5, amateur_temperature=0.5)):
+        whole = scored(scoring, expert, amateur)
+        for size in (1, 50, 130, 10_000):
+            monkeypatch.setattr(module, "_CACHED_TOKENS", size)
+            assert torch.equal(scored(scoring, expert, amateur), whole)
+            strided = expert.transpose(0, 1), amateur.transpose(0, 1)
+            assert torch.equal(scored(scoring, *strided), whole.transpose(0, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        Contrastive(),
+        Contrastive(amateur_temperature=0.1),
+        Contrastive(amateur_temperature=0.1, normalization="released"),
+        Contrastive(beta=0.5),
+        Contrastive(beta=0.0),
+        Contrastive(beta=1.0, amateur_temperature=0.1),
+    ],
+    ids=repr,
+)
+def test_tokens_the_amateur_rules_out(scoring: Contrastive, dtype: torch.dtype) -> None:
+    """They win over all others, the expert decides between two of them, and everything stays finite."""
+    expert = torch.tensor([[0.2, 0.5, 0.3, 0.0, -4.0]], dtype=dtype)
+    amateur = torch.tensor([[-INF, 1.0, -INF, 0.5, -INF]], dtype=dtype)
+    result = scored(scoring, expert, amateur)
+    assert (result > -INF).tolist() == [[True, True, True, True, False]]
+    assert result[:, :4].isfinite().all()
+    assert result.argmax(-1).tolist() == [1 if scoring.beta == 0 else 2]
+    assert (result / 1e-3).softmax(-1).isfinite().all()
+
+
+@pytest.mark.parametrize("scoring", [Contrastive(), Contrastive(beta=0.5), Contrastive(beta=0.0)], ids=repr)
+@pytest.mark.parametrize("candidates", [None, 3])
+def test_nan_shows_at_its_position_alone(scoring: Contrastive, candidates: int | None) -> None:
+    scoring = Contrastive(beta=scoring.beta, candidates=candidates, min_tokens_to_keep=2)
+    expert, amateur = logits(3, 3, 2, 20)
+    whole = scored(scoring, expert, amateur)
+    worst = int(expert[1, 0].argmin())  # out of the head, where it could hide
+    for source in (expert, amateur):
+        kept = float(source[1, 0, worst])
+        source[1, 0, worst] = math.nan
+        result = scored(scoring, expert, amateur)
+        broken = result.isnan().any(-1)
+        assert broken.tolist() == [[False, False], [True, False], [False, False]]
+        assert result[1, 0].logsumexp(-1).isnan()
+        assert torch.equal(result[~broken], whole[~broken])
+        assert scoring.settled(expert).sum() == 0
+        source[1, 0, worst] = kept
+
+
+def test_a_settled_position_leaves_the_experts_best_token() -> None:
+    expert, amateur = logits(5, 200, 40, scale=3.0)
+    scoring = Contrastive(alpha=0.3)
+    settled = scoring.settled(expert)
+    assert 10 < settled.sum() < 190
+    scores = scored(scoring, expert, amateur)
+    assert ((scores > -INF).sum(-1) == 1).equal(settled)
+    assert torch.equal(scores.argmax(-1)[settled], expert.argmax(-1)[settled])
+
+
+def test_likelihood_is_the_experts_logits() -> None:
+    expert, _ = logits(0, 2, 5)
+    assert Likelihood()({"expert": expert}) is expert
+    assert not Likelihood().settled(expert).any()
+
+
+def test_settings() -> None:
+    assert Contrastive.sources == ("expert", "amateur")
+    for selective in (None, True, False):
+        assert Contrastive(selective=selective).skips_settled is selective
+    scoring = Contrastive(0.2, 0.5, candidates=9)
+    assert eval(repr(scoring)) == scoring
+    assert hash(Contrastive()) == hash(Contrastive(alpha=0.1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": 0.0}, r"Contrastive\.alpha is 0\.0; use a number above 0 and at most 1"),
+        ({"alpha": 1.1}, r"Contrastive\.alpha is 1\.1"),
+        ({"alpha": math.nan}, r"Contrastive\.alpha is nan"),
+        ({"beta": -0.5}, r"Contrastive\.beta is -0\.5; use a number from 0"),
+        ({"beta": INF}, r"Contrastive\.beta is inf"),
+        ({"amateur_temperature": 0.0}, r"Contrastive\.amateur_temperature is 0\.0; use a number above 0"),
+        ({"amateur_temperature": math.nan}, r"Contrastive\.amateur_temperature is nan"),
+        ({"candidates": 0}, r"Contrastive\.candidates is 0; use at least min_tokens_to_keep=1"),
+        ({"candidates": 2, "min_tokens_to_keep": 3}, r"Contrastive\.candidates is 2; use at least"),
+        ({"min_tokens_to_keep": 0}, r"Contrastive\.min_tokens_to_keep is 0; keep at least 1 token"),
+        ({"beta": 0.5, "normalization": "released"}, r"normalization is 'released'; but the β form"),
+    ],
+)
+def test_settings_are_refused(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Contrastive(**arguments)
