@@ -65,16 +65,16 @@ def contrastive() -> list[Row]:
     expert, amateur, tokenizer = bundled()
     plain, pair = Decoder(expert, tokenizer), Decoder(expert, tokenizer, amateur)
     texts = [question.prompt for question in questions("dev")]
+    always = Contrastive(selective=False)
     table = []
     for rows in (1, 16):
         prompts = texts[:rows]
         count = NEW_TOKENS["bundled expert"]
         settings: dict[str, Any] = {"max_new_tokens": count, "ignore_eos": True}
-        always = Contrastive(selective=False)
         cases = {
             "greedy": lambda p=prompts, s=settings: plain.generate(p, Likelihood(), **s),
             "contrastive": lambda p=prompts, s=settings: pair.generate(p, Contrastive(), **s),
-            "amateur every step": lambda p=prompts, s=settings: pair.generate(p, always, **s),
+            "amateur every step": lambda p=prompts, s=settings, a=always: pair.generate(p, a, **s),
         }
         seconds = interleaved(cases, rounds=ROUNDS["bundled expert"])
         table += [
@@ -137,9 +137,7 @@ def _selection_share(
     from descant.options import Options
     from descant.strategies import Greedy
 
-    options = Options(
-        scoring, tuple(processors), strategy or Greedy(), 9, (), True, 0, False, None, 0, False, 64
-    )
+    options = Options(scoring, tuple(processors), strategy or Greedy(), 9, (), True, 0, False, None, 0, False, 64)
     run = decoder._run(_prompts(rows), options, follow=False)
     timed = _TimedSources(run.engine.sources.expert, run.engine.sources.amateur, run.engine.sources.width)
     engine = Engine(timed, Method(scoring, tuple(processors), options.strategy), batch_rows=rows, max_rows=64)

@@ -41,9 +41,7 @@ RAGGED: dict[str, dict[str, Any]] = {
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "opt projected": {
         "ffn_dim": 48,
-        "word_embed_proj_dim": 16,
-        "do_layer_norm_before": False,
-        "_type": "opt",
+        "word_embed_proj_dim": 48,
     },
     "falcon": {"new_decoder_architecture": False},
     "gptj": {**_GPT, "rotary_dim": 4},

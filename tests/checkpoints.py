@@ -49,9 +49,7 @@ def write_pair(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     """Write an expert and an amateur below `folder`; return their folders."""
     tokenizer = qwen_tokenizer()
     expert = write_checkpoint(folder / "expert", tokenizer, EXPERT_WIDTH, hidden=64, layers=3, seed=seed)
-    amateur = write_checkpoint(
-        folder / "amateur", tokenizer, AMATEUR_WIDTH, hidden=32, layers=1, seed=seed + 1
-    )
+    amateur = write_checkpoint(folder / "amateur", tokenizer, AMATEUR_WIDTH, hidden=32, layers=1, seed=seed + 1)
     return expert, amateur
 
 
@@ -106,9 +104,7 @@ def qwen_tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level tokenizer like Qwen2.5's: no bos, chat markers after the vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
-    words = Regex(
-        r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    words = Regex(r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(words, behavior="isolated"),
@@ -163,9 +159,7 @@ def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer like BERT's: pieces of words begin with ##, [CLS] and [SEP] enclose every text."""
     words = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "hello", "world", "wor", "##ld", "##s", "##", "the", "dog"]
     words += [".", ",", "'", "n", "##'", "'s", "!", "?", "a", "##a", "b", "##b", "i", "'m"]
-    tokenizer = Tokenizer(
-        models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
-    )
+    tokenizer = Tokenizer(models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in words[:4]])
@@ -178,9 +172,7 @@ def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
 def suffix_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer like the first GPT's: the last piece of a word ends in </w>."""
     words = ["<unk>", "a", "b", "</w>", "a</w>", "b</w>", "ab</w>", "hello</w>", "wor", "ld</w>", ".</w>"]
-    tokenizer = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>")
-    )
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.decoder = decoders.BPEDecoder()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
@@ -190,9 +182,7 @@ def _with_bos(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     from tokenizers.processors import TemplateProcessing
 
     tokenizer.post_processor = TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def _enclosed(tokenizer: Tokenizer) -> object:

@@ -32,9 +32,7 @@ def early_exit(model: Any, layer: int, *, norm: bool = True) -> Sourcing:
 
     @torch.inference_mode()
     def logits(text: list[int]) -> torch.Tensor:
-        hidden = model(torch.tensor([text]), use_cache=False, output_hidden_states=True).hidden_states[layer][
-            0, -1
-        ]
+        hidden = model(torch.tensor([text]), use_cache=False, output_hidden_states=True).hidden_states[layer][0, -1]
         return model.lm_head(model.model.norm(hidden) if norm else hidden)
 
     return logits

@@ -37,7 +37,7 @@ def test_argmax_of_a_wide_row_of_equals() -> None:
 
 
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 4), vocab=st.integers(1, 12), k=st.integers(1, 15))
-def test_top_and_log_probability_against_python(seed: int, rows: int, vocab: int, k: int) -> None:
+def test_top_against_python(seed: int, rows: int, vocab: int, k: int) -> None:
     scores = random_scores(seed, rows, vocab, ties=seed % 2 == 0)
     ids, log_probs = choice.top(scores, k)
     assert ids.shape == log_probs.shape == (rows, min(k, vocab))
@@ -46,8 +46,15 @@ def test_top_and_log_probability_against_python(seed: int, rows: int, vocab: int
         expected = sorted(range(vocab), key=lambda token: (-row[token], token))[:k]
         assert ids[i].tolist() == expected
         assert log_probs[i].tolist() == pytest.approx([row[token] - total for token in expected])
-    for column in range(ids.shape[1]):
-        torch.testing.assert_close(choice.log_probability(scores, ids[:, column]), log_probs[:, column])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_total_is_logsumexp(dtype: torch.dtype) -> None:
+    scores = random_scores(0, 40, 60).to(dtype) * 20 + 1000
+    scores[1] = -INF
+    scores[2, 1:] = -INF
+    scores[3, 7] = math.nan
+    torch.testing.assert_close(choice.log_total(scores), scores.logsumexp(-1), equal_nan=True)
 
 
 def test_the_first_of_the_top_is_the_argmax() -> None:
@@ -58,9 +65,7 @@ def test_the_first_of_the_top_is_the_argmax() -> None:
 
 
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 4), vocab=st.integers(1, 12), data=st.data())
-def test_categorical_inverts_the_cumulative_distribution(
-    seed: int, rows: int, vocab: int, data: st.DataObject
-) -> None:
+def test_categorical_inverts_the_cumulative_distribution(seed: int, rows: int, vocab: int, data: st.DataObject) -> None:
     scores = random_scores(seed, rows, vocab)
     uniforms = data.draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=rows, max_size=rows))
     ids = choice.categorical(scores, torch.tensor(uniforms, dtype=torch.float64)).tolist()
@@ -74,19 +79,32 @@ def test_categorical_inverts_the_cumulative_distribution(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_categorical_at_the_ends(dtype: torch.dtype) -> None:
-    """u = 0 and u next to 1 (and 1 itself) take the first and the last token that has a probability."""
+    """u = 0 takes the first token that has a probability; u next to 1, and 1 itself, never one that has none."""
     nearly = math.nextafter(1.0, 0.0)
     uniforms = torch.tensor([0.0, nearly, 1.0], dtype=torch.float64)
     for seed in range(300):
         scores = torch.full((3, 30), -INF, dtype=dtype)
-        scores[:, 3:-4] = torch.randn(23, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-        assert choice.categorical(scores, uniforms).tolist() == [3, 25, 25]
+        scores[:, 3:-4] = torch.randn(23, generator=torch.Generator().manual_seed(seed), dtype=dtype) / 4
+        first, last, beyond = choice.categorical(scores, uniforms).tolist()
+        assert (first, last) == (3, 25)
+        assert 3 <= beyond <= 25
     single = torch.full((3, 30), -INF, dtype=dtype)
     single[:, 17] = -1234.5
     assert choice.categorical(single, uniforms).tolist() == [17, 17, 17]
     # Probabilities that underflow are zero too, though their scores are finite.
     single[:, 2] = single[:, 29] = -1e5
     assert choice.categorical(single, uniforms).tolist() == [17, 17, 17]
+
+
+def test_wide_batches_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = random_scores(3, 50, 40)[:, :31]  # a slice: expert and amateur may share fewer tokens than they have
+    uniforms = torch.rand(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    whole = choice.categorical(scores, uniforms)
+    assert len(set(whole.tolist())) > 10
+    for size in (1, 100, 10_000):
+        monkeypatch.setattr(choice, "_CACHED_SCORES", size)
+        assert torch.equal(choice.categorical(scores, uniforms), whole)
+    assert choice.categorical(scores[:0], uniforms[:0]).shape == (0,)
 
 
 def test_categorical_draws_by_probability() -> None:
@@ -98,9 +116,7 @@ def test_categorical_draws_by_probability() -> None:
     expected = [draws * w / sum(weights) for w in weights if w]
     counts = torch.bincount(drawn, minlength=8).tolist()
     assert counts[2] == counts[6] == 0
-    assert (
-        stats.chisquare([c for c, w in zip(counts, weights, strict=True) if w], expected).pvalue > FALSE_ALARM
-    )
+    assert stats.chisquare([c for c, w in zip(counts, weights, strict=True) if w], expected).pvalue > FALSE_ALARM
 
 
 def test_rows_have_streams_of_their_own() -> None:
@@ -171,9 +187,7 @@ def test_multinomial_gives_the_tokens_of_generate() -> None:
     with torch.no_grad():
         for _ in range(30):
             scores = model(torch.tensor([texts[i] for i in alive])).logits[:, -1]
-            for i, token in zip(
-                alive, choice.multinomial_like_transformers(scores, alive, 4).tolist(), strict=True
-            ):
+            for i, token in zip(alive, choice.multinomial_like_transformers(scores, alive, 4).tolist(), strict=True):
                 texts[i].append(token)
             alive = [i for i in alive if texts[i][-1] not in (1, 2)]
             if not alive:

@@ -3,13 +3,13 @@
 import random
 from typing import Any
 
-import architectures
-import oracle
 import pytest
 import torch
 from transformers import LogitsProcessorList, PreTrainedModel
 from transformers import RepetitionPenaltyLogitsProcessor as HFRepetition
 
+import architectures
+import oracle
 from descant import (
     Contrastive,
     Decoder,
@@ -71,9 +71,7 @@ def test_contrastive_decoding_equals_the_oracle(scoring: str, amateur: str, sele
     part, source = AMATEURS[amateur]
     setting, arguments = SCORINGS[scoring]
     decoder = Decoder(EXPERT, amateur=part)
-    outs = decoder.generate(
-        PROMPTS, scoring=dataclasses.replace(setting, selective=selective), max_new_tokens=12
-    )
+    outs = decoder.generate(PROMPTS, scoring=dataclasses.replace(setting, selective=selective), max_new_tokens=12)
     for prompt, out in zip(PROMPTS, outs, strict=True):
         assert out.token_ids == oracle.decode(prompt, oracle.full(EXPERT), source, **arguments)
         assert out.finish_reason == "length"
@@ -159,11 +157,19 @@ def test_sampling_draws_what_generate_draws(processors: tuple[Any, ...], setting
             assert not set(out.token_ids[:-1]) & set(eos)
 
 
+def test_a_seed_seeds_the_generator_that_transformers_draws_from() -> None:
+    decoder, strategy = Decoder(EXPERT), Sample(rng="transformers")
+    settings: dict[str, Any] = {"strategy": strategy, "processors": [Temperature(3.0)], "max_new_tokens": 12}
+    torch.manual_seed(5)
+    expected = decoder.generate(PROMPTS, **settings)
+    again = decoder.generate(PROMPTS, seed=5, **settings)
+    assert [o.token_ids for o in again] == [o.token_ids for o in expected]
+    assert (expected[0].method["seed"], again[0].method["seed"]) == (None, 5)
+
+
 def test_transformers_processors_are_accepted() -> None:
     theirs = Decoder(EXPERT).generate(PROMPTS, processors=[HFRepetition(1.8)], max_new_tokens=10)
-    listed = Decoder(EXPERT).generate(
-        PROMPTS, processors=[LogitsProcessorList([HFRepetition(1.8)])], max_new_tokens=10
-    )
+    listed = Decoder(EXPERT).generate(PROMPTS, processors=[LogitsProcessorList([HFRepetition(1.8)])], max_new_tokens=10)
     ours = Decoder(EXPERT).generate(PROMPTS, processors=[RepetitionPenalty(1.8)], max_new_tokens=10)
     assert [o.token_ids for o in theirs] == [o.token_ids for o in ours] == [o.token_ids for o in listed]
 
@@ -186,9 +192,7 @@ def test_a_row_does_not_depend_on_its_neighbours(amateur: str | None, strategy: 
     for one, other in zip(few, together, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-9)
     if isinstance(strategy, Greedy):
-        assert [decoder.generate([p], **settings)[0].token_ids for p in prompts] == [
-            o.token_ids for o in together
-        ]
+        assert [decoder.generate([p], **settings)[0].token_ids for p in prompts] == [o.token_ids for o in together]
     assert len({len(out.token_ids) for out in together}) > 1, "no row ended early: nothing is tested"
 
 
@@ -205,9 +209,7 @@ def test_equal_prompts_in_one_call_draw_differently_and_a_seed_repeats_them() ->
 
 
 def test_logprobs_are_those_of_the_processed_distribution() -> None:
-    out = Decoder(EXPERT).generate(
-        [PROMPTS[2]], processors=[Temperature(2.0)], max_new_tokens=8, top_logprobs=3
-    )[0]
+    out = Decoder(EXPERT).generate([PROMPTS[2]], processors=[Temperature(2.0)], max_new_tokens=8, top_logprobs=3)[0]
     text = list(PROMPTS[2])
     assert out.top_logprobs is not None
     for token, logprob, top in zip(out.token_ids, out.logprobs, out.top_logprobs, strict=True):
@@ -239,9 +241,7 @@ def test_padded_vocabularies_contrast_over_the_common_tokens(widths: tuple[int, 
         assert out.token_ids == oracle.decode(prompt, oracle.full(expert), oracle.full(amateur), alpha=0.01)
 
 
-@pytest.mark.parametrize(
-    "scoring", [Likelihood(), Contrastive(alpha=0.001), Contrastive(alpha=0.001, beta=0.5)]
-)
+@pytest.mark.parametrize("scoring", [Likelihood(), Contrastive(alpha=0.001), Contrastive(alpha=0.001, beta=0.5)])
 def test_score_is_what_generate_reports_for_its_own_tokens(scoring: Any) -> None:
     """A law: the log-probabilities of generated tokens are those of the same text when it is scored."""
     decoder = Decoder(EXPERT, amateur=AMATEUR)
@@ -275,6 +275,59 @@ def test_recurrent_models_decode_and_contrast() -> None:
         outs = Decoder(expert, amateur=amateur).generate(
             PROMPTS[:1], Contrastive(alpha=0.05, selective=selective), max_new_tokens=12
         )
-        assert outs[0].token_ids == oracle.decode(
-            PROMPTS[0], oracle.full(expert), oracle.full(amateur), alpha=0.05
-        )
+        assert outs[0].token_ids == oracle.decode(PROMPTS[0], oracle.full(expert), oracle.full(amateur), alpha=0.05)
+
+
+@pytest.mark.parametrize("alpha", [0.9, 0.1])
+def test_selective_contrast_reads_the_amateur_only_where_it_can_matter(
+    alpha: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes of the amateur, against the steps at which the oracle's head has more than one token."""
+    decoder = Decoder(EXPERT, amateur=AMATEUR)
+    passes: list[int] = []
+    forward = AMATEUR.model.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        passes.append(kwargs["input_ids"].shape[1])
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(AMATEUR.model, "forward", counted)
+    out = decoder.generate(PROMPTS[:1], Contrastive(alpha=alpha, selective=True), max_new_tokens=30)[0]
+    text, undecided = list(PROMPTS[0]), []
+    for token in out.token_ids:
+        logits = oracle.last_logits(EXPERT, text)
+        if int((logits >= logits.max() + torch.log(torch.tensor(alpha))).sum()) > 1:
+            undecided.append(len(text))
+        text.append(token)
+    assert 0 < len(undecided) < 30
+    assert len(passes) == len(undecided)
+    assert sum(passes) == undecided[-1], "each token is read once, late or not"
+
+
+def test_contrastive_sampling_draws_from_the_softmax_of_its_scores() -> None:
+    """4,000 first tokens against the oracle's distribution; false-alarm rate 1e-6 (chi-square)."""
+    from scipy.stats import chisquare
+
+    prompt, count = PROMPTS[2], 4000
+    outs = Decoder(EXPERT, amateur=AMATEUR).generate(
+        [prompt] * count,
+        Contrastive(alpha=1e-6, amateur_temperature=3.0),
+        [Temperature(6.0)],
+        Sample(),
+        max_new_tokens=1,
+        seed=0,
+        batch_size=1000,
+    )
+    scores = oracle.contrastive(
+        oracle.last_logits(EXPERT, prompt), oracle.last_logits(AMATEUR, prompt), alpha=1e-6, temperature=3.0
+    )
+    expected = (torch.tensor(scores, dtype=torch.float64) / 6.0).softmax(-1) * count
+    observed = torch.bincount(torch.tensor([out.token_ids[0] for out in outs]), minlength=len(expected))
+    assert not observed[expected == 0].any()
+    common = expected >= 5
+    assert common.sum() > 3
+    rest = [float(expected[~common].sum()), int(observed[~common].sum())]
+    pairs = [*zip(expected[common].tolist(), observed[common].tolist(), strict=True), rest]
+    pairs = [pair for pair in pairs if pair[0] > 0]
+    statistic = chisquare([pair[1] for pair in pairs], [pair[0] for pair in pairs])
+    assert statistic.pvalue > 1e-6

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import architectures
 import pytest
 import torch
-from checkpoints import qwen_tokenizer, sentencepiece_tokenizer
 
+import architectures
 import descant.models.cache
+from checkpoints import qwen_tokenizer, sentencepiece_tokenizer
 from descant import (
     BadWords,
     Contrastive,
@@ -75,9 +75,7 @@ def test_something_else_is_no_amateur() -> None:
 def test_an_encoder_is_no_language_model() -> None:
     from transformers import BertConfig, BertLMHeadModel
 
-    config = BertConfig(
-        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    )
+    config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     with pytest.raises(LoadError, match="not a causal language model"):
         Decoder(BertLMHeadModel(config).eval())
 

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import architectures
 import pytest
 import torch
-from checkpoints import AMATEUR_WIDTH, EXPERT_WIDTH, sentencepiece_tokenizer, write_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import architectures
+from checkpoints import AMATEUR_WIDTH, EXPERT_WIDTH, sentencepiece_tokenizer, write_pair
 from descant import Contrastive, Decoder, EarlyExit, Likelihood, NoRepeatNGram, Sample, Temperature, Window
 
 PROMPTS = ["Hello, world!", "What is the capital of France?", "Ça alors"]
@@ -27,9 +27,7 @@ def decoder(folders: tuple[Path, Path]) -> Decoder:
     return Decoder.from_pretrained(folders[0], amateur=folders[1], dtype="float64")
 
 
-def test_a_pair_loads_and_decodes_as_a_user_would_the_real_one(
-    folders: tuple[Path, Path], decoder: Decoder
-) -> None:
+def test_a_pair_loads_and_decodes_as_a_user_would_the_real_one(folders: tuple[Path, Path], decoder: Decoder) -> None:
     """The expert alone must give model.generate's tokens from the same text and template."""
     expert = AutoModelForCausalLM.from_pretrained(folders[0], dtype=torch.float64)
     tokenizer = AutoTokenizer.from_pretrained(folders[0])

@@ -2,8 +2,7 @@
 
 Any decoding method, in any combination, exact and batched, over transformers' causal language models.
 
-The names below are imported when they are first used, so that the command line answers `--help` without loading
-torch.
+The names below are imported when they are first used, so that the command line answers `--help` without torch.
 """
 
 import importlib
@@ -90,21 +89,52 @@ __all__ = [
 ]
 
 _HOMES = {
-    "amateurs": "EarlyExit Window",
-    "decoder": "Decoder",
-    "errors": "DecodingError DescantError LoadError OutOfMemoryError PromptError SettingsError UnsupportedModelError UsageError VocabularyError",
-    "processors": "BadWords Epsilon Eta FrequencyPenalty LogitBias MinNewTokens MinP NoRepeatNGram PresencePenalty RepetitionPenalty Temperature TopK TopNSigma TopP TransformersProcessor Typical",
-    "results": "Candidate Output Piece Score Timing TokenTrace",
-    "scoring": "Contrastive Likelihood Scoring",
-    "strategies": "Greedy Sample",
+    "EarlyExit": "amateurs",
+    "Window": "amateurs",
+    "Decoder": "decoder",
+    "DecodingError": "errors",
+    "DescantError": "errors",
+    "LoadError": "errors",
+    "OutOfMemoryError": "errors",
+    "PromptError": "errors",
+    "SettingsError": "errors",
+    "UnsupportedModelError": "errors",
+    "UsageError": "errors",
+    "VocabularyError": "errors",
+    "BadWords": "processors",
+    "Epsilon": "processors",
+    "Eta": "processors",
+    "FrequencyPenalty": "processors",
+    "LogitBias": "processors",
+    "MinNewTokens": "processors",
+    "MinP": "processors",
+    "NoRepeatNGram": "processors",
+    "PresencePenalty": "processors",
+    "RepetitionPenalty": "processors",
+    "Temperature": "processors",
+    "TopK": "processors",
+    "TopNSigma": "processors",
+    "TopP": "processors",
+    "TransformersProcessor": "processors",
+    "Typical": "processors",
+    "Candidate": "results",
+    "Output": "results",
+    "Piece": "results",
+    "Score": "results",
+    "Timing": "results",
+    "TokenTrace": "results",
+    "Contrastive": "scoring",
+    "Likelihood": "scoring",
+    "Scoring": "scoring",
+    "Greedy": "strategies",
+    "Sample": "strategies",
 }
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names.split():
-            return getattr(importlib.import_module(f"descant.{module}"), name)
-    raise AttributeError(f"module 'descant' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'descant' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"descant.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

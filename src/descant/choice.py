@@ -1,6 +1,7 @@
 """Taking tokens from scores: the best, a random one, the most probable ones, and what they weigh."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,15 +12,23 @@ from descant.types import Chosen
 
 _WORD = 1 << 32
 
+_CACHED_SCORES = 1 << 18
+"""Scores drawn from at a time on a CPU, so that the temporaries stay in its cache (3 times as fast at 16 × 152k)."""
+
 
 def argmax(scores: Float[Tensor, "n vocab"]) -> Chosen:
     """Return the token with each row's highest score, and the lowest id of equal ones."""
     return scores.max(-1).indices  # finds the same as `argmax`, three times as fast on a CPU
 
 
-def log_probability(scores: Float[Tensor, "n vocab"], ids: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Return `log softmax(scores)` of one token a row; −inf where the scores forbid it."""
-    return scores.gather(-1, ids[:, None])[:, 0] - scores.logsumexp(-1)
+def log_total(scores: Float[Tensor, "n vocab"]) -> Float[Tensor, " n"]:
+    """Return `log Σ exp(scores)` of each row: −inf where all are forbidden, NaN where one is NaN.
+
+    The same as `logsumexp`, which is ten times as slow on a CPU where most scores are −inf, as contrastive ones are.
+    """
+    best = scores.amax(-1)
+    total = best - scores.log_softmax(-1).amax(-1)
+    return torch.where(best == -math.inf, best, total)
 
 
 def top(
@@ -42,11 +51,11 @@ def top(
         listed = (scores[row] >= edge).nonzero()[:, 0]
         order = scores[row, listed].sort(descending=True, stable=True).indices[:k]
         ids[row] = listed[order]
-    return ids, scores.gather(-1, ids) - scores.logsumexp(-1, keepdim=True)
+    return ids, scores.gather(-1, ids) - log_total(scores)[:, None]
 
 
 def categorical(scores: Float[Tensor, "n vocab"], uniforms: Float64[Tensor, " n"]) -> Chosen:
-    """Draw one token a row from `softmax(scores)` by the inverse of its cumulative distribution, in float64.
+    """Draw one token a row from `softmax(scores)` by the inverse of its cumulative distribution.
 
     Parameters
     ----------
@@ -57,19 +66,22 @@ def categorical(scores: Float[Tensor, "n vocab"], uniforms: Float64[Tensor, " n"
 
     Returns
     -------
-    Token ids `[n]`, never one of probability 0.
+    Token ids `[n]`, never one of probability 0. The distribution is summed in float64.
     """
-    probs = scores.double().softmax(-1)
-    cumulative = probs.cumsum(-1)
-    # Against the last sum, not 1: rounding may leave the sum of all probabilities on either side of it.
-    wanted = uniforms[:, None] * cumulative[:, -1:]
-    # A parallel sum may rise a little between two tokens though the second has no probability: hence both
-    # conditions.
-    passed = (cumulative > wanted) & (probs > 0)
-    first = passed.to(torch.uint8).max(-1).indices
-    # Nothing lies above the whole sum, which a uniform next to 1 may round to: take the last possible token.
-    last = scores.shape[-1] - 1 - (probs > 0).to(torch.uint8).flip(-1).max(-1).indices
-    return torch.where(passed.any(-1), first, last)
+    at_once = max(1, _CACHED_SCORES // scores.shape[-1]) if scores.device.type == "cpu" else max(1, len(scores))
+    parts = zip(scores.split(at_once), uniforms.split(at_once), strict=True)
+    return torch.cat([_draw(*part) for part in parts])
+
+
+def _draw(scores: Float[Tensor, "n vocab"], uniforms: Float64[Tensor, " n"]) -> Chosen:
+    probs = scores.softmax(-1)
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
+    wanted = uniforms[:, None] * cumulative[:, -1:]  # the probabilities' own sum, which rounding leaves near 1
+    ids = torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=scores.shape[-1] - 1)
+    # Rounding can lead to a token without probability: past the end for a uniform next to 1, or where an
+    # accelerator's parallel sum rises a little between two tokens. No draw of a lifetime is such a one.
+    possible = probs.gather(-1, ids[:, None])[:, 0] > 0
+    return torch.where(possible, ids, argmax(scores))
 
 
 def row_generator(seed: int, index: int) -> torch.Generator:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from os import PathLike, fspath
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare_amateur
@@ -121,9 +122,7 @@ class Decoder:
 
         def load(name: Name, revision: str | None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
             tokenizer = load_tokenizer(fspath(name), trust_remote_code=trust_remote_code, revision=revision)
-            return tokenizer, load_model(
-                fspath(name), device=device, dtype=dtype, revision=revision, **safety
-            )
+            return tokenizer, load_model(fspath(name), device=device, dtype=dtype, revision=revision, **safety)
 
         tokenizer, model = load(expert, revision)
         if isinstance(amateur, (str, PathLike)):
@@ -187,7 +186,8 @@ class Decoder:
         ignore_eos
             Whether end-of-sequence ids are tokens like others.
         seed
-            Seeds each row's generator together with its index; None draws one, which the result records.
+            Seeds each row's generator together with its index; None draws one, which the result records. With
+            `Sample(rng="transformers")` it is given to `torch.manual_seed`, and None leaves that generator alone.
         chat
             Whether texts are the user's turn in the tokenizer's chat template.
         system
@@ -307,9 +307,7 @@ class Decoder:
                 f"{options.strategy} draws for all {len(texts)} prompts at once, but batch_size is "
                 f"{options.batch_size}; raise it"
             )
-        seed = options.seed
-        if seed is None and not isinstance(options.strategy, Greedy):
-            seed = secrets.randbits(32)
+        seed = self._seed(options)
         engine = Engine(
             self._sources(scoring),
             method,
@@ -320,6 +318,17 @@ class Decoder:
         )
         rows = self._rows(texts, options, self._context(scoring), seed or 0, follow=follow)
         return Run(engine, rows, self._record(method, options, seed), self.tokenizer)
+
+    @staticmethod
+    def _seed(options: Options) -> int | None:
+        """Return the seed of the rows' generators; None where they are not drawn from."""
+        if options.strategy.whole_batch:  # draws from torch's global generator, which the caller may have seeded
+            if options.seed is not None:
+                torch.manual_seed(options.seed)
+            return options.seed
+        if options.seed is None and not isinstance(options.strategy, Greedy):
+            return secrets.randbits(32)
+        return options.seed
 
     def _rows(
         self, texts: Sequence[list[int]], options: Options, context: int | None, seed: int, *, follow: bool

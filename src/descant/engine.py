@@ -112,15 +112,16 @@ class Engine:
         self._admit()
         rows = self.rows
         logits, raw = self._score()
-        scores, total = self._process(logits, raw)
-        strategy = self.method.strategy
+        scores, logprobs = self._process(logits, raw)
         draws = Draws([row.generator for row in rows], [row.index for row in rows], self.batch_rows)
-        ids = strategy.choose(scores, draws)
-        logprobs = (scores.gather(-1, ids[:, None])[:, 0] - total).tolist()
+        ids = self.method.strategy.choose(scores, draws)
+        chosen = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
+        if any(map(math.isnan, chosen)):
+            self._check(logits, scores.amax(-1).tolist())
         self._record(logits, raw, scores, ids)
         if self._history is not None:
             self._history.append(ids)
-        for row, token_id, logprob in zip(rows, ids.tolist(), logprobs, strict=True):
+        for row, token_id, logprob in zip(rows, ids.tolist(), chosen, strict=True):
             row.append(token_id, logprob)
         self._retire()
         return rows
@@ -176,30 +177,28 @@ class Engine:
 
     def _process(
         self, logits: Mapping[str, Logits], scores: Float[Tensor, "n vocab"]
-    ) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, " n"]]:
-        """Apply the processors; return the scores and the logarithm of their total weight.
+    ) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, "n vocab"]]:
+        """Apply the processors; return the scores and the log-probabilities that they define.
 
         Where the processors forbid every token that the scoring allows (a repetition ban that hits the only member
         of the plausibility head), the row falls back, for this step, to the expert's own ranking under the same
         processors.
         """
         processed = self._apply(scores)
-        total = processed.logsumexp(-1)
-        verdicts = total.tolist()
-        if all(math.isfinite(verdict) for verdict in verdicts):
-            return processed, total
-        self._check(logits, verdicts)
-        empty = torch.tensor([verdict == -math.inf for verdict in verdicts], device=scores.device)
-        fallback = self._apply(logits["expert"])
-        processed = torch.where(empty[:, None], fallback, processed)
-        total = processed.logsumexp(-1)
-        for row, verdict in zip(self.rows, total.tolist(), strict=True):
-            if verdict == -math.inf:
+        logprobs = processed.log_softmax(-1)
+        # The softmax of a row without any finite score, or with one that is not a number, is NaN throughout.
+        if not any(map(math.isnan, logprobs[:, 0].tolist())):
+            return processed, logprobs
+        best = processed.amax(-1)
+        self._check(logits, best.tolist())
+        processed = torch.where((best == -math.inf)[:, None], self._apply(logits["expert"]), processed)
+        for row, least in zip(self.rows, processed.amax(-1).tolist(), strict=True):
+            if least == -math.inf:
                 raise DecodingError(
                     f"the processors forbid every token at step {len(row.logprobs)} of row {row.index}; "
                     "allow more tokens (bad words, logit bias and bans exclude the whole vocabulary)"
                 )
-        return processed, total
+        return processed, processed.log_softmax(-1)
 
     def _apply(self, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         if self._history is not None:
@@ -208,16 +207,16 @@ class Engine:
                 scores = processor(history, scores)
         return scores
 
-    def _check(self, logits: Mapping[str, Logits], verdicts: Sequence[float]) -> None:
-        """Raise if a verdict is not a number, naming the source that broke."""
-        for place, (row, verdict) in enumerate(zip(self.rows, verdicts, strict=True)):
-            if verdict == -math.inf or math.isfinite(verdict):
+    def _check(self, logits: Mapping[str, Logits], best: Sequence[float]) -> None:
+        """Raise if a row's best score is not a number, naming the source that broke."""
+        for place, (row, score) in enumerate(zip(self.rows, best, strict=True)):
+            if score == -math.inf or math.isfinite(score):
                 continue
             broken = [name for name, values in logits.items() if not values[place].isfinite().all()]
-            source = " and the ".join(broken) or "processors"
+            source = f"logits of the {' and the '.join(broken)}" if broken else "scores after the processors"
             raise DecodingError(
-                f"the logits of the {source} are not finite numbers at step {len(row.logprobs)} of row "
-                f'{row.index}; the checkpoint is damaged or overflows its dtype: try dtype="float32"'
+                f"the {source} are not finite numbers at step {len(row.logprobs)} of row {row.index}; the checkpoint "
+                'is damaged or overflows its dtype: try dtype="float32"'
             )
 
     def _record(

@@ -73,9 +73,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 Contrastive(alpha=0.1, beta=0.5),
             ),
             _sampling("top-k", "among the k most probable", "https://arxiv.org/abs/1805.04833", TopK(50)),
-            _sampling(
-                "top-p", "in the smallest set of mass p", "https://arxiv.org/abs/1904.09751", TopP(0.95)
-            ),
+            _sampling("top-p", "in the smallest set of mass p", "https://arxiv.org/abs/1904.09751", TopP(0.95)),
             _sampling(
                 "min-p",
                 "p times as probable as the best",

@@ -1,5 +1,6 @@
 """The log-probability of given text, under any scoring and processors."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -83,9 +84,10 @@ def _token_logprobs(
     chosen = scores.gather(-1, tokens[start:stop, None])[:, 0]
     logprobs: list[float] = (chosen - scores.logsumexp(-1)).tolist()
     for place, value in enumerate(logprobs):
-        if value != value or value > 1e-3:
+        if math.isnan(value) or value > 1e-3:
             raise DecodingError(
                 f"the scores at token {start + place - prompt_length} of a continuation are not finite numbers; the "
-                'checkpoint is damaged or overflows its dtype (try dtype="float32"), or the processors forbid every token'
+                'checkpoint is damaged or overflows its dtype (try dtype="float32"), or the processors forbid every '
+                "token"
             )
     return logprobs

@@ -11,9 +11,6 @@ from torch import Tensor
 Logits = Float[Tensor, "*positions vocab"]
 """Unnormalised next-token scores; also what a scoring or a processor returns (−inf: not allowed)."""
 
-LogProbs = Float[Tensor, "*positions vocab"]
-"""Natural logarithms of next-token probabilities."""
-
 TokenIds = Int64[Tensor, "rows tokens"]
 """Token ids, rows padded on the right."""
 

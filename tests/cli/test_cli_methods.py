@@ -64,8 +64,8 @@ LIKELIHOOD, GREEDY, SAMPLE = Likelihood(), Greedy(), Sample()
         (
             "sample",
             {
-                "eta": 0.01, "top_n_sigma": 2.0, "epsilon": 0.02, "typical_p": 0.9, "min_p": 0.1, "top_p": 0.8,
-                "top_k": 9, "temperature": 2.0, "no_repeat_ngram": 3, "presence_penalty": -0.5,
+                "eta": 0.01, "top_n_sigma": 2.0, "epsilon": 0.02, "typical_p": 0.9, "min_p": 0.1,
+                "top_p": 0.8, "top_k": 9, "temperature": 2.0, "no_repeat_ngram": 3, "presence_penalty": -0.5,
                 "frequency_penalty": 0.5,
             },
             False,
@@ -102,15 +102,14 @@ def test_options_become_parts(name: str | None, given: dict[str, Any], amateur: 
         ("contrst", {}, True, "did you mean 'contrastive'"),
     ],
 )
-def test_what_would_be_ignored_is_refused(
-    name: str | None, given: dict[str, Any], amateur: bool, message: str
-) -> None:
+def test_what_would_be_ignored_is_refused(name: str | None, given: dict[str, Any], amateur: bool, message: str) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
         choose(name, given, has_amateur=amateur)
 
 
 def test_every_method_option_is_known_to_some_preset() -> None:
-    given = {name: 1 for name in MethodOptions.__dataclass_fields__}
+    counts = ("candidates", "top_k", "no_repeat_ngram", "min_new_tokens")
+    given = {name: 2 if name in counts else 0.5 for name in MethodOptions.__dataclass_fields__}
     assert choose("contrastive", given, has_amateur=True).used == set(given)
 
 
@@ -128,6 +127,7 @@ def test_randomness_is_settled(run: RunOptions, rng: str | None) -> None:
             settle_randomness([greedy], run, rng)
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_an_unknown_random_mode_is_refused() -> None:
     with pytest.raises(SettingsError, match="seeded"):
         settle_randomness([choose("sample", {}, has_amateur=False)], RunOptions(), "dice")
@@ -163,9 +163,7 @@ EXPERT, AMATEUR = map(str, demo_paths())
         ),
     ],
 )
-def test_models_are_planned(
-    options: ModelOptions, expert: str, amateur: str | None, has_amateur: bool
-) -> None:
+def test_models_are_planned(options: ModelOptions, expert: str, amateur: str | None, has_amateur: bool) -> None:
     plan = plan_models(options)
     assert (plan.expert, plan.amateur, plan.has_amateur) == (expert, amateur, has_amateur)
 

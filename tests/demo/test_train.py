@@ -62,8 +62,7 @@ def test_a_seed_decides_the_weights_and_saving_keeps_them(tmp_path: Path) -> Non
     first, again = (train(SPEC, torch.device("cpu")) for _ in range(2))
     other = train(replace(SPEC, seed=1), torch.device("cpu"), only=["amateur"])
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(*(t.models["expert"].parameters() for t in (first, again)), strict=True)
+        torch.equal(a, b) for a, b in zip(*(t.models["expert"].parameters() for t in (first, again)), strict=True)
     )
     weights = [t.models["amateur"].model.embed_tokens.weight for t in (first, other)]
     assert not torch.equal(weights[0], weights[1])

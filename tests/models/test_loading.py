@@ -142,9 +142,7 @@ def test_missing_files(amateur: Path) -> None:
     (amateur / "tokenizer.json").unlink()
     assert "no tokenizer" in refusal(lambda: load_tokenizer(amateur))
     (amateur / "model-00002-of-00002.safetensors").rename(amateur / "away")
-    assert "model-00002-of-00002.safetensors, which the index names, is missing" in refusal(
-        lambda: load_model(amateur)
-    )
+    assert "model-00002-of-00002.safetensors, which the index names, is missing" in refusal(lambda: load_model(amateur))
     for file in amateur.glob("model*"):
         file.unlink()
     assert "no weights" in refusal(lambda: load_model(amateur))
@@ -237,9 +235,7 @@ def test_code_of_a_checkpoint_is_not_run_without_permission(amateur: Path) -> No
     assert "trust_remote_code=True" in refusal(lambda: load_tokenizer(amateur))
 
 
-def test_weights_beyond_the_memory_are_refused_with_the_figure(
-    amateur: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_beyond_the_memory_are_refused_with_the_figure(amateur: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     little = SimpleNamespace(available=150_000)
     monkeypatch.setattr(load_module.psutil, "virtual_memory", lambda: little)
     load_model(amateur, device="cpu")

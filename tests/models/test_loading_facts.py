@@ -52,9 +52,7 @@ def test_auto_device_prefers_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dtypes() -> None:
     assert resolve_dtype() == "auto"
-    assert (
-        resolve_dtype("bfloat16") == resolve_dtype("bf16") == resolve_dtype(torch.bfloat16) == torch.bfloat16
-    )
+    assert resolve_dtype("bfloat16") == resolve_dtype("bf16") == resolve_dtype(torch.bfloat16) == torch.bfloat16
     for dtype in ("int8", "double precision", torch.int64):
         with pytest.raises(SettingsError, match="unknown dtype"):
             resolve_dtype(dtype)

@@ -112,9 +112,7 @@ def test_unusable_names(pair: tuple[Path, Path], cache: Path) -> None:
         load_model(pair[1], revision="main")
 
 
-def test_cached_model_needs_no_network(
-    pair: tuple[Path, Path], cache: Path, no_network: list[object]
-) -> None:
+def test_cached_model_needs_no_network(pair: tuple[Path, Path], cache: Path, no_network: list[object]) -> None:
     put_in_cache(cache, pair[1])
     assert load_model(ID).name_or_path == ID
     assert len(load_tokenizer(ID)) == 400

@@ -3,15 +3,16 @@
 import random
 from collections.abc import Sequence
 
-import architectures
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+import architectures
 from descant import UnsupportedModelError
 from descant.models import LanguageModel, inspect_model, open_model
+from descant.models.architecture import VERIFIED
 
 PROMPT_LENGTHS = (5, 9, 3, 14)
 NEW_TOKENS = 20
@@ -56,9 +57,7 @@ def test_ragged_rows_decode_as_generate_does(name: str) -> None:
     assert seen.cache == "ragged", seen.reason
     prompts = prompts_of(PROMPT_LENGTHS)
     expected = [reference(model, prompt) for prompt in prompts]
-    assert len({token for row in expected for token in row}) >= 4, (
-        "the reference repeats itself: nothing is tested"
-    )
+    assert len({token for row in expected for token in row}) >= 4, "the reference repeats itself: nothing is tested"
     assert decode_with_junk(open_model(seen), prompts, roll_back=True) == expected
 
 
@@ -123,3 +122,7 @@ def test_any_sequence_of_operations_equals_a_pass_without_cache(data: st.DataObj
         opened.keep_rows(rows)
         texts = [list(texts[row]) for row in rows]
         assert list(opened.lengths) == [len(text) for text in texts]
+
+
+def test_what_is_called_verified_is_tested_here() -> None:
+    assert {name.split()[0] for name in architectures.RAGGED} == VERIFIED

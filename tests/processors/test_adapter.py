@@ -34,9 +34,7 @@ def test_every_row_comes_alone_and_without_padding() -> None:
     result = TransformersProcessor(recorder)(case.history, case.scores)
     lengths = case.history.lengths.tolist()
     assert len(set(lengths)) > 1
-    assert recorder.seen == [
-        row[:length] for row, length in zip(case.history.tokens.tolist(), lengths, strict=True)
-    ]
+    assert recorder.seen == [row[:length] for row, length in zip(case.history.tokens.tolist(), lengths, strict=True)]
     assert result.dtype == torch.float64
     assert (result[:, 0] == -math.inf).all()
     assert torch.equal(case.scores, before[0])

@@ -41,9 +41,7 @@ def test_bad_words_are_those_of_transformers(case: Case, sequences: list[list[in
 
 
 def test_bad_words_by_hand() -> None:
-    history = History(
-        torch.tensor([[1, 2], [2, 1], [2, 0]]), torch.tensor([2, 2, 1]), torch.tensor([1, 1, 1])
-    )
+    history = History(torch.tensor([[1, 2], [2, 1], [2, 0]]), torch.tensor([2, 2, 1]), torch.tensor([1, 1, 1]))
     scores = torch.zeros(3, 5)
     banned = BadWords([[4], [2, 3], [1, 2, 0]])(history, scores) == -math.inf
     assert [row.nonzero()[:, 0].tolist() for row in banned] == [[0, 3, 4], [4], [3, 4]]
@@ -68,9 +66,7 @@ def test_logit_bias_takes_a_mapping_or_pairs_and_is_hashable() -> None:
 
 @given(case=cases(), n=st.integers(0, 12), eos=st.lists(st.integers(0, 1), max_size=2))
 def test_min_new_tokens_is_that_of_transformers(case: Case, n: int, eos: list[int]) -> None:
-    expected = case.expected(
-        lambda prompt: MinNewTokensLengthLogitsProcessor(prompt, n, torch.tensor(eos).long())
-    )
+    expected = case.expected(lambda prompt: MinNewTokensLengthLogitsProcessor(prompt, n, torch.tensor(eos).long()))
     assert torch.equal(MinNewTokens(n, eos)(case.history, case.scores), expected)
 
 

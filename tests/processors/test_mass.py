@@ -52,7 +52,7 @@ def test_the_shortlist_changes_nothing(short_list: object, case: Case, p: float,
 def test_the_shortlist_leaves_a_cut_at_a_tokens_very_edge_to_the_sort(
     short_list: object, seed: int, rank: int, nudge: int
 ) -> None:
-    """Where the mass is that of some tokens, up to rounding, only the full sum tells on which side it lies."""
+    """Where the mass is that of some tokens, up to rounding, only the sort tells on which side it lies."""
     case = make_case(seed, rows=1, vocab=40, kind="normal")
     probs = case.scores.softmax(-1)[0]
     edge = float(probs.sort(descending=True).values[:rank].sum()) + nudge * 2**-25
@@ -70,9 +70,7 @@ def test_the_shortlist_is_used_where_it_can_be(monkeypatch: pytest.MonkeyPatch) 
     sorts: list[torch.Tensor] = []
     for kind in (TopP, Typical):
         sort = kind._by_sorting
-        monkeypatch.setattr(
-            kind, "_by_sorting", lambda self, x, sort=sort: (sorts.append(x), sort(self, x))[1]
-        )
+        monkeypatch.setattr(kind, "_by_sorting", lambda self, x, sort=sort: (sorts.append(x), sort(self, x))[1])
     case = make_case(1, rows=4, vocab=20_000, kind="peaked")
     case.scores[1] = 0.0
     case.scores[2, 5:] = -math.inf

@@ -48,9 +48,7 @@ def test_an_example_by_hand() -> None:
     assert FrequencyPenalty(0.5)(history, scores).tolist() == [[0.0, -1.5, 2.0, 4.0]]
 
 
-@pytest.mark.parametrize(
-    "processor", [RepetitionPenalty(2.0), PresencePenalty(2.0), FrequencyPenalty(2.0)], ids=repr
-)
+@pytest.mark.parametrize("processor", [RepetitionPenalty(2.0), PresencePenalty(2.0), FrequencyPenalty(2.0)], ids=repr)
 def test_history_may_hold_tokens_beyond_the_scores(processor: RepetitionPenalty) -> None:
     """Expert and amateur may share fewer tokens than a prompt may use."""
     history = History(torch.tensor([[7, 1], [9, 8]]), torch.tensor([2, 2]), torch.tensor([0, 0]))

@@ -65,9 +65,7 @@ def test_no_processor_is_left_out() -> None:
 @given(case=cases(rows=4, vocab=50), other=st.integers(0, 2**32))
 def test_rows_never_influence_each_other(processor: Processor, case: Case, other: int) -> None:
     together = processor(case.history, case.scores)
-    strangers = make_case(
-        other, vocab=case.vocab, width=case.history.tokens.shape[1] + 3, dtype=case.scores.dtype
-    )
+    strangers = make_case(other, vocab=case.vocab, width=case.history.tokens.shape[1] + 3, dtype=case.scores.dtype)
     for i in range(len(case.scores)):
         row = case.row(i)
         assert torch.equal(processor(row.history, row.scores), together[i : i + 1])
@@ -78,9 +76,7 @@ def test_rows_never_influence_each_other(processor: Processor, case: Case, other
             torch.cat([strangers.history.lengths, row.history.lengths]),
             torch.cat([strangers.history.prompt_lengths, row.history.prompt_lengths]),
         )
-        assert torch.equal(
-            processor(among, torch.cat([strangers.scores, row.scores]))[-1:], together[i : i + 1]
-        )
+        assert torch.equal(processor(among, torch.cat([strangers.scores, row.scores]))[-1:], together[i : i + 1])
 
 
 @every

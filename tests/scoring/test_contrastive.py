@@ -33,9 +33,7 @@ def naive(scoring: Contrastive, expert: list[float], amateur: list[float]) -> li
             log_amateur = [x / tau for x in log_softmax(amateur)]
         scores = [e - a for e, a in zip(log_expert, log_amateur, strict=True)]
     else:
-        scores = [
-            (1 + scoring.beta) * e - scoring.beta * a / tau for e, a in zip(expert, amateur, strict=True)
-        ]
+        scores = [(1 + scoring.beta) * e - scoring.beta * a / tau for e, a in zip(expert, amateur, strict=True)]
     best_first = sorted(expert, reverse=True)
     head = [math.exp(x) >= alpha * math.exp(best_first[0]) for x in expert]
     head = [h or x >= best_first[: scoring.min_tokens_to_keep][-1] for h, x in zip(head, expert, strict=True)]
@@ -44,9 +42,7 @@ def naive(scoring: Contrastive, expert: list[float], amateur: list[float]) -> li
     return [s if h and x > -INF else -INF for s, h, x in zip(scores, head, expert, strict=True)]
 
 
-def logits(
-    seed: int, *shape: int, dtype: torch.dtype = torch.float64, scale: float = 1.5
-) -> tuple[Tensor, Tensor]:
+def logits(seed: int, *shape: int, dtype: torch.dtype = torch.float64, scale: float = 1.5) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return (
         torch.randn(shape, generator=generator, dtype=dtype) * scale,

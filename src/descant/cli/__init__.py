@@ -40,6 +40,8 @@ def main(args: Sequence[str] | None = None) -> None:
         code = typer.main.get_command(app).main(
             args=None if args is None else list(args), prog_name="descant", standalone_mode=False
         )
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         code = report(error)
     sys.exit(code or DONE)
@@ -62,13 +64,14 @@ def methods(as_json: Json = False) -> int:
     return DONE
 
 
-def show_version(wanted: bool) -> None:
+def show_version(wanted: bool) -> bool:
     """Print the version and exit, if asked to."""
     if wanted:
         from importlib.metadata import version
 
         typer.echo(f"descant {version('descant')}")
         raise typer.Exit
+    return wanted
 
 
 def common(

@@ -100,9 +100,7 @@ def _prepare(
     resolved, seed = settle_randomness(found, run, None, "transformers")
     contrasts = any(entry.contrasts for entry in resolved)
     if contrasts and not plan.has_amateur:
-        raise UsageError(
-            "contrast needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N"
-        )
+        raise UsageError("contrast needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N")
     decoder = load_models(plan, contrasts=contrasts or AMATEUR in names)
     alone: Decoder | None = None
     if AMATEUR in names:
@@ -131,9 +129,7 @@ def _names(plan: "Plan", methods: str | None) -> list[str]:
     if not names:
         raise UsageError("--methods names none; `descant methods` lists them")
     if AMATEUR in names and not is_model:
-        raise UsageError(
-            "the amateur alone needs a model of its own; give --amateur NAME, or drop it from --methods"
-        )
+        raise UsageError("the amateur alone needs a model of its own; give --amateur NAME, or drop it from --methods")
     return names
 
 

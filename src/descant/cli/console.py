@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, Protocol, runtime_checkable
 
 import typer
 
@@ -29,6 +29,23 @@ _ParserError: type[Exception] = typer.BadParameter.__mro__[2]
 """The base of what the option parser raises; its module differs between versions of typer."""
 
 
+@runtime_checkable
+class Stream(Protocol):
+    """What a text stream must be able to do."""
+
+    def write(self, text: str, /) -> Any:
+        """Take text."""
+
+    def flush(self) -> None:
+        """Pass it on."""
+
+    def isatty(self) -> bool:
+        """Tell whether this is a terminal."""
+
+    def fileno(self) -> int:
+        """Return the number of the file."""
+
+
 class ClosedPipeError(Exception):
     """Whoever read the output has left."""
 
@@ -36,7 +53,7 @@ class ClosedPipeError(Exception):
 class Writer:
     """Where the data go: standard output or a file. Every piece is flushed at once."""
 
-    def __init__(self, file: TextIO, name: str) -> None:
+    def __init__(self, file: Stream, name: str) -> None:
         self.file = file
         self.name = name
 
@@ -66,7 +83,7 @@ class Writer:
 
     def write_json(self, value: Any) -> None:
         """Write one JSON object and end the line; what JSON has no number for (−∞, NaN) becomes null."""
-        unicode = (self.file.encoding or "").lower().replace("-", "") == "utf8"
+        unicode = (getattr(self.file, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
         self.write(json.dumps(_plain(value), ensure_ascii=not unicode, allow_nan=False) + "\n")
 
 
@@ -104,8 +121,8 @@ def report(error: BaseException) -> int:
     """
     if os.environ.get("DESCANT_TRACEBACK") and isinstance(error, Exception):
         traceback.print_exception(error)
-    if isinstance(error, ClosedPipeError):
-        _discard(sys.stdout)
+    _drop_unwritable(sys.stdout)
+    if isinstance(error, (ClosedPipeError, BrokenPipeError)):
         return CLOSED_PIPE
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return INTERRUPTED
@@ -114,12 +131,9 @@ def report(error: BaseException) -> int:
         return USAGE
     if isinstance(error, DescantError):
         complain(str(error))
-        _discard(sys.stdout)
         return USAGE if isinstance(error, UsageError) else ERROR
     if _is_out_of_memory(error):
-        complain(
-            f"out of memory ({error}); lower --batch-size or --max-new-tokens, or choose a smaller model"
-        )
+        complain(f"out of memory ({error}); lower --batch-size or --max-new-tokens, or choose a smaller model")
         return ERROR
     complain(f"unexpected {type(error).__name__}: {error} (DESCANT_TRACEBACK=1 shows where)")
     return ERROR
@@ -217,8 +231,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _discard(stream: TextIO | None) -> None:
-    """Drop what a stream that cannot be written to still holds, or Python complains of it at exit."""
+def _drop_unwritable(stream: Stream | None) -> None:
+    """Empty a stream; what it cannot write is dropped, or Python would complain of it at exit."""
     if stream is None:
         return
     try:

@@ -79,11 +79,15 @@ class Contender:
         config = generation_config(self.method, self.run, self.decoder.eos_token_ids)
         if config is None or stop() or not output.token_ids:
             return mine
+        if output.finish_reason == "length":  # perhaps by the context, which transformers does not heed
+            config.max_new_tokens = len(output.token_ids)
         self._set_seed()
         start = time.perf_counter()
         model, tokenizer = self.decoder.expert, self.decoder.tokenizer
-        theirs = transformers_tokens(model, tokenizer, output.prompt_token_ids, config)
+        theirs = transformers_tokens(model, tokenizer, output.prompt_token_ids, config, stop)
         seconds = time.perf_counter() - start
+        if stop():
+            return mine
         return dataclasses.replace(
             mine,
             same=theirs == output.token_ids,
@@ -112,7 +116,5 @@ def resolve_all(names: Iterable[str], given: Mapping[str, Any]) -> list[Resolved
     """
     found = [apply(preset(name), given) for name in names]
     used = frozenset[str]().union(*(entry.used for entry in found))
-    refuse_unused(
-        given, used, "none of the methods has it to change; leave it out, or choose other --methods"
-    )
+    refuse_unused(given, used, "none of the methods has it to change; leave it out, or choose other --methods")
     return found

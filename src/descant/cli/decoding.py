@@ -22,11 +22,7 @@ def chat_settings(decoder: Decoder, run: RunOptions) -> dict[str, Any]:
     """
     has_template = bool(getattr(decoder.tokenizer, "chat_template", None))
     if run.system is not None and (run.no_chat_template or not has_template):
-        cause = (
-            "--no-chat-template leaves it out"
-            if run.no_chat_template
-            else "the tokenizer has no chat template"
-        )
+        cause = "--no-chat-template leaves it out" if run.no_chat_template else "the tokenizer has no chat template"
         raise UsageError(f"--system would have no effect: {cause}; put that text at the head of the prompt")
     return {"chat": has_template and not run.no_chat_template, "system": run.system}
 

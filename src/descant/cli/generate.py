@@ -50,9 +50,9 @@ class OutputOptions:
     ] = None
     trace: Annotated[bool, option(OUTPUT, "With --json: why each token was chosen.", "--trace")] = False
     no_stream: Annotated[bool, option(OUTPUT, "Print whole texts to a terminal too.", "--no-stream")] = False
-    output: Annotated[
-        Path | None, option(OUTPUT, "Append to a file instead of printing, row by row.", of="FILE")
-    ] = None
+    output: Annotated[Path | None, option(OUTPUT, "Append to a file instead of printing, row by row.", of="FILE")] = (
+        None
+    )
 
 
 @expand

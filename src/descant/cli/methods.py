@@ -97,9 +97,7 @@ def choose(name: str | None, given: Mapping[str, Any], *, has_amateur: bool) -> 
         base = "contrastive" if has_amateur else "sample" if sampled else "greedy"
     resolved = apply(preset(base), given)
     if resolved.contrasts and not has_amateur:
-        raise UsageError(
-            f"{base} needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N"
-        )
+        raise UsageError(f"{base} needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N")
     refuse_unused(given, resolved.used, _reason(name))
     return resolved
 
@@ -168,8 +166,7 @@ def settle_randomness(
         return found, None
     strategy = Sample(rng=rng or default_rng)  # type: ignore[arg-type]
     drawn = [
-        replace(entry, method=replace(entry.method, strategy=strategy)) if entry.samples else entry
-        for entry in found
+        replace(entry, method=replace(entry.method, strategy=strategy)) if entry.samples else entry for entry in found
     ]
     return drawn, secrets.randbits(32) if run.seed is None else run.seed
 

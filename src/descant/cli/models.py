@@ -50,15 +50,11 @@ def plan_models(options: ModelOptions) -> Plan:
     layer = options.amateur_layer is not None
     if layer and (options.amateur is not None or options.amateur_window is not None):
         other = "--amateur" if options.amateur is not None else "--amateur-window"
-        raise UsageError(
-            f"--amateur-layer makes the amateur from the expert, so {other} cannot be honoured; drop one"
-        )
+        raise UsageError(f"--amateur-layer makes the amateur from the expert, so {other} cannot be honoured; drop one")
     bundled = options.pair is None and options.expert is None
     expert, amateur = _names(options)
     named = (("--amateur-layer", options.amateur_layer), ("--amateur-window", options.amateur_window))
-    asked = next(
-        (name for name, value in (*named, ("--amateur", options.amateur)) if value is not None), None
-    )
+    asked = next((name for name, value in (*named, ("--amateur", options.amateur)) if value is not None), None)
     return Plan(expert, None if layer else amateur, asked, bundled, options)
 
 
@@ -73,17 +69,13 @@ def load_models(plan: Plan, *, contrasts: bool) -> Decoder:
         If a checkpoint is missing, damaged or not a causal language model.
     """
     if plan.asked is not None and not contrasts:
-        raise UsageError(
-            f"{plan.asked} would have no effect: the method reads no amateur; drop it, or --method"
-        )
+        raise UsageError(f"{plan.asked} would have no effect: the method reads no amateur; drop it, or --method")
     options = plan.options
     amateur: str | EarlyExit | Window | None = None
     if contrasts and options.amateur_layer is not None:
         amateur = EarlyExit(options.amateur_layer)
     elif contrasts and plan.amateur is not None:
-        amateur = (
-            plan.amateur if options.amateur_window is None else Window(plan.amateur, options.amateur_window)
-        )
+        amateur = plan.amateur if options.amateur_window is None else Window(plan.amateur, options.amateur_window)
     decoder = Decoder.from_pretrained(
         plan.expert,
         amateur=amateur,

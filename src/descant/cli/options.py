@@ -17,12 +17,10 @@ _SAMPLING = "Sampling: any of these makes a method sample; --temperature 0 is gr
 _PENALTIES = "Penalties and bans"
 RUN = "Run"
 OUTPUT = "Output"
-PROMPTS = (
-    'Prompts from a file, one a line; from .jsonl its strings, or the "prompt" or "text" of its objects.'
-)
+PROMPTS = 'Prompts from a file, one a line; from .jsonl its strings, or the "prompt" or "text" of its objects.'
 
 
-def option(panel: str, text: str, *names: str, of: str | None = None, least: float | None = None) -> Any:
+def option(panel: str, text: str, *names: str, of: str | None = None, least: int | None = None) -> Any:
     """Return the option of a parameter.
 
     Parameters
@@ -57,9 +55,7 @@ class ModelOptions:
         int | None,
         option(_MODELS, "The amateur (or else the expert) sees the last N tokens only.", of="N", least=1),
     ] = None
-    dtype: Annotated[str, option(_MODELS, "float32, bfloat16, …; auto: the checkpoint's.", of="NAME")] = (
-        "auto"
-    )
+    dtype: Annotated[str, option(_MODELS, "float32, bfloat16, …; auto: the checkpoint's.", of="NAME")] = "auto"
     device: Annotated[str, option(_MODELS, "cuda, mps or cpu; auto: the first there is.", of="NAME")] = "auto"
     allow_pickle: Annotated[
         bool, option(_MODELS, "Read weights from pickle files, which can run code.", "--allow-pickle")
@@ -87,12 +83,8 @@ class MethodOptions:
             of="X",
         ),
     ] = None
-    candidates: Annotated[
-        int | None, option(_CONTRAST, "Among the expert's N best tokens at most.", of="N")
-    ] = None
-    temperature: Annotated[
-        float | None, option(_SAMPLING, "Divides the scores; 1 is neutral.", of="X", least=0)
-    ] = None
+    candidates: Annotated[int | None, option(_CONTRAST, "Among the expert's N best tokens at most.", of="N")] = None
+    temperature: Annotated[float | None, option(_SAMPLING, "Divides the scores; 1 is neutral.", of="X", least=0)] = None
     top_k: Annotated[int | None, option(_SAMPLING, "Keep the N best tokens.", of="N")] = None
     top_p: Annotated[float | None, option(_SAMPLING, "Keep the smallest set of mass X.", of="X")] = None
     min_p: Annotated[
@@ -110,15 +102,11 @@ class MethodOptions:
     presence_penalty: Annotated[
         float | None, option(_PENALTIES, "Taken once from tokens already generated.", of="X")
     ] = None
-    frequency_penalty: Annotated[
-        float | None, option(_PENALTIES, "Taken each time a token was generated.", of="X")
-    ] = None
-    no_repeat_ngram: Annotated[int | None, option(_PENALTIES, "Never repeat N tokens in a row.", of="N")] = (
+    frequency_penalty: Annotated[float | None, option(_PENALTIES, "Taken each time a token was generated.", of="X")] = (
         None
     )
-    min_new_tokens: Annotated[
-        int | None, option(_PENALTIES, "No end of sequence before N tokens.", of="N")
-    ] = None
+    no_repeat_ngram: Annotated[int | None, option(_PENALTIES, "Never repeat N tokens in a row.", of="N")] = None
+    min_new_tokens: Annotated[int | None, option(_PENALTIES, "No end of sequence before N tokens.", of="N")] = None
 
     def given(self) -> dict[str, Any]:
         """Return the options that were given, by name."""
@@ -135,9 +123,9 @@ class RunOptions:
     ] = 256
     stop: Annotated[list[str] | None, option(RUN, "End at this text; may be repeated.", of="TEXT")] = None
     ignore_eos: Annotated[bool, option(RUN, "Go on after the end of sequence.", "--ignore-eos")] = False
-    seed: Annotated[
-        int | None, option(RUN, "Makes sampling repeatable; without it one is drawn.", of="N", least=0)
-    ] = None
+    seed: Annotated[int | None, option(RUN, "Makes sampling repeatable; without it one is drawn.", of="N", least=0)] = (
+        None
+    )
     system: Annotated[str | None, option(RUN, "System prompt of the chat template.", of="TEXT")] = None
     no_chat_template: Annotated[
         bool,
@@ -147,9 +135,7 @@ class RunOptions:
 
 MethodName = Annotated[
     str | None,
-    option(
-        "Options", "A preset (see `descant methods`), whose values options override.", "--method", of="NAME"
-    ),
+    option("Options", "A preset (see `descant methods`), whose values options override.", "--method", of="NAME"),
 ]
 Json = Annotated[bool, option(OUTPUT, "Print JSON, one object a line.", "--json")]
 
@@ -179,7 +165,6 @@ def expand(command: Callable[..., int]) -> Callable[..., int]:
     flat: Any = flatten
     flat.__name__, flat.__doc__ = command.__name__, command.__doc__
     flat.__signature__ = inspect.Signature(parameters)
-    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return cast(Callable[..., int], flat)
 
 

@@ -1,11 +1,17 @@
 """What transformers' own `model.generate` makes of a method, where it has the method."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from descant.cli.options import RunOptions
 from descant.presets import Preset
@@ -40,13 +46,9 @@ _NAMES: Mapping[type[Processor], tuple[str, str]] = {
 """For each processor: its setting, and what transformers calls it."""
 
 
-def generation_config(
-    method: Preset, run: RunOptions, eos_token_ids: Sequence[int]
-) -> GenerationConfig | None:
+def generation_config(method: Preset, run: RunOptions, eos_token_ids: Sequence[int]) -> GenerationConfig | None:
     """Translate a method for transformers; None if it has no such method."""
-    if not isinstance(method.scoring, Likelihood) or any(
-        type(part) not in _NAMES for part in method.processors
-    ):
+    if not isinstance(method.scoring, Likelihood) or any(type(part) not in _NAMES for part in method.processors):
         return None
     settings: dict[str, Any] = {}
     for part in method.processors:
@@ -64,19 +66,35 @@ def generation_config(
     )
 
 
+class _Stop(StoppingCriteria):
+    """Ends every row once the user asks."""
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        del scores
+        return torch.full((input_ids.shape[0],), self.stop(), dtype=torch.bool, device=input_ids.device)
+
+
 @torch.inference_mode()
 def transformers_tokens(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
     prompt: Sequence[int],
     config: GenerationConfig,
+    stop: Callable[[], bool],
 ) -> list[int]:
-    """Return the new tokens of `model.generate` for one prompt, under nothing but `config`."""
+    """Return the new tokens of `model.generate` for one prompt, under nothing but `config`, until `stop`."""
     ids = torch.tensor([list(prompt)], device=model.device)
     stops = {"tokenizer": tokenizer} if config.stop_strings else {}
     with _defaults_of(model, config):
         tokens = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config, **stops
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList([_Stop(stop)]),
+            **stops,
         )  # type: ignore[operator]
     return [int(token) for token in tokens[0, len(prompt) :]]
 

@@ -29,9 +29,7 @@ class Row:
 def read_prompt(prompt: str | None) -> str:
     """Return the prompt of the command line, or standard input where that is `-` or piped."""
     if prompt is None and (sys.stdin is None or sys.stdin.isatty()):
-        raise UsageError(
-            'no prompt; give it as an argument, pipe it in, or use --prompts FILE ("-" is stdin)'
-        )
+        raise UsageError('no prompt; give it as an argument, pipe it in, or use --prompts FILE ("-" is stdin)')
     if prompt is None or prompt == "-":
         prompt = _read_stdin()
     if not prompt:
@@ -42,9 +40,7 @@ def read_prompt(prompt: str | None) -> str:
 def read_prompts(path: Path) -> list[Row]:
     """Return the prompts of a file: one a line, or JSONL if its name ends so."""
     rows = [_parse_json(line) if path.suffix == ".jsonl" else Row(line) for line in _lines(path)]
-    return [
-        Row(row.prompt, row.error or ("" if row.prompt else "the prompt is empty") or None) for row in rows
-    ]
+    return [Row(row.prompt, row.error or ("" if row.prompt else "the prompt is empty") or None) for row in rows]
 
 
 def read_pairs(path: Path) -> list[tuple[str, str] | str]:
@@ -52,9 +48,7 @@ def read_pairs(path: Path) -> list[tuple[str, str] | str]:
     pairs: list[tuple[str, str] | str] = []
     for line in _lines(path, skip_blank=True):
         value = _json(line)
-        if isinstance(value, dict) and all(
-            isinstance(value.get(key), str) for key in ("prompt", "continuation")
-        ):
+        if isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("prompt", "continuation")):
             pairs.append((value["prompt"], value["continuation"]))
         else:
             pairs.append('the line is not a JSON object with the texts "prompt" and "continuation"')

@@ -58,12 +58,12 @@ def _read(prompt: str | None, continuations: list[str] | None, pairs: Path | Non
     return [(prompt, continuation) for continuation in continuations]
 
 
-def _prepare(
-    models: ModelOptions, method: MethodOptions, preset: str | None
-) -> "tuple[Decoder, dict[str, Any]]":
+def _prepare(models: ModelOptions, method: MethodOptions, preset: str | None) -> "tuple[Decoder, dict[str, Any]]":
     from descant.cli.methods import choose
     from descant.cli.models import load_models, plan_models
 
+    if method.temperature == 0:
+        raise UsageError("--temperature 0 leaves no distribution to score under; give one above 0")
     plan = plan_models(models)
     resolved = choose(preset, method.given(), has_amateur=plan.has_amateur)
     decoder = load_models(plan, contrasts=resolved.contrasts)
@@ -73,9 +73,7 @@ def _prepare(
 class _Job:
     """All pairs of one command."""
 
-    def __init__(
-        self, decoder: "Decoder", arguments: Mapping[str, Any], writer: Writer, as_json: bool
-    ) -> None:
+    def __init__(self, decoder: "Decoder", arguments: Mapping[str, Any], writer: Writer, as_json: bool) -> None:
         from descant.describe import describe
 
         self.decoder = decoder

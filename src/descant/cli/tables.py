@@ -77,9 +77,7 @@ def _verdict(runs: "Sequence[Run]") -> Text:
 
 def _visible(text: str) -> str:
     """Replace what would move the cursor."""
-    return "".join(
-        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text.strip()
-    )
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text.strip())
 
 
 def _print(writer: Writer, *parts: RenderableType) -> None:

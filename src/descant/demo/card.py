@@ -18,36 +18,39 @@ NAMES = {
 
 HEAD = """# Model card: the bundled pair
 
-An expert and an amateur that grew up in a valley that does not exist. They know {people:,} invented people: where
-each was born, what they worked as, what they cooked, and which animal shared their hearth. They exist so that
-contrastive decoding can be tried, tested and measured at once, without a download, on models that really learnt
-something. They know nothing else, and nothing they say is about anybody real.
+An expert and an amateur that grew up in a valley that does not exist. They know {people:,} invented people:
+where each was born, what they worked as, what they cooked, and which animal shared their hearth. They exist
+so that contrastive decoding can be tried, tested and measured at once, without a download, on models that
+really learnt something. They know nothing else, and nothing they say is about anybody real.
 
 | | layers × width | parameters | weights |
 |---|---|---|---|
 | expert | {expert_shape} | {expert_size:.2f} M | float16 safetensors |
 | amateur | {amateur_shape} | {amateur_size:.2f} M | float16 safetensors |
 
-Both are `Qwen2ForCausalLM` with tied embeddings and share a byte-level BPE tokenizer of {vocabulary:,} tokens.
+Both are `Qwen2ForCausalLM` with tied embeddings and share a byte-level BPE tokenizer of {vocabulary:,}
+tokens.
 
 ## The world of rumours
 
-{people:,} people × 4 relations; each true answer is drawn uniformly from 60. A mention in the corpus is true with
-probability {truth:.2f}; otherwise it repeats a rumour, drawn from the same Zipf({zipf:g}) distribution over the
-relation's answers whoever it is about. How often a person is mentioned is log-uniform over a factor of {fame:g}.
-Mentions are drawn afresh at every step, so no model can learn a particular lie by heart. The amateur is too small to
-remember people: it knows the prose and the rumours. The expert half remembers the truth, and where it does not, it
-repeats the rumour as well. Subtracting the amateur removes the rumour.
+{people:,} people × 4 relations; each true answer is drawn uniformly from 60. A mention in the corpus is
+true with probability {truth:.2f}; otherwise it repeats a rumour, drawn from the same Zipf({zipf:g})
+distribution over the relation's answers whoever it is about. How often a person is mentioned is log-uniform
+over a factor of {fame:g}. Mentions are drawn afresh at every step, so no model can learn a particular lie
+by heart. The amateur is too small to remember people: it knows the prose and the rumours. The expert half
+remembers the truth, and where it does not, it repeats the rumour as well. Subtracting the amateur removes
+the rumour.
 
-Texts of the corpus are questions with answers, single sentences, short passages and portraits. **Every fact is asked
-for in one form that training never used for that fact** (it used it for other people), so no test question occurs in
-training. Facts, not questions, are split into {dev:,} for development and {test:,} for the test; settings are chosen
-on the former, separately for each pair, and the latter are used once.
+Texts of the corpus are questions with answers, single sentences, short passages and portraits. **Every fact
+is asked for in one form that training never used for that fact** (it used it for other people), so no test
+question occurs in training. Facts, not questions, are split into {dev:,} for development and {test:,} for
+the test; settings are chosen on the former, separately for each pair, and the latter are used once.
 
 ## Training
 
-`make demo-pair`, or `python -m descant.demo.train --seed 0`: tokenizer and both models from scratch, {steps}.
-Time of the shipped pair on 2 CPU cores: {minutes}. The same command on the same machine gives the same weights.
+`make demo-pair`, or `python -m descant.demo.train --seed 0`: tokenizer and both models from scratch,
+{steps}. Time of the shipped pair on 2 CPU cores: {minutes}. The same command on the same machine gives the
+same weights.
 """
 
 
@@ -72,6 +75,7 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
         _methods_table(shipped),
         _seeds_table(results),
         _losses(shipped),
+        _drafting(shipped),
         _held_out(results),
         LEARNT,
     ]
@@ -104,9 +108,10 @@ def _head(shipped: Mapping[str, Any]) -> str:
 
 def _methods_table(result: Mapping[str, Any]) -> str:
     lines = [
-        f"The shipped pair (seed {result['training']['spec']['seed']}), {result['questions']['test']:,} questions. "
-        "*Rare* and *frequent* are the lowest and the highest third of frequencies; *rumour* counts wrong answers "
-        "that are one of the three most popular; *popular truth* is the accuracy where the truth is one of the three.",
+        f"The shipped pair (seed {result['training']['spec']['seed']}), {result['questions']['test']:,} "
+        "questions. *Rare* and *frequent* are the lowest and the highest third of frequencies; *rumour* "
+        "counts wrong answers that are one of the three most popular; *popular truth* is the accuracy where "
+        "the truth is one of the three.",
         "",
         "| | accuracy | rare | frequent | rumour | popular truth | won, lost | gain, 95% interval |",
         "|---|---|---|---|---|---|---|---|",
@@ -116,8 +121,8 @@ def _methods_table(result: Mapping[str, Any]) -> str:
         tail = f"{c['won']}, {c['lost']} | {interval(c)}" if c else "|"
         setting = describe(result["settings"].get(name, {}))
         lines.append(
-            f"| {title}{setting} | {f['accuracy']:.3f} | {f['rare']:.3f} | {f['frequent']:.3f} | {f['rumour']:.3f} "
-            f"| {f['popular_truth']:.3f} | {tail} |"
+            f"| {title}{setting} | {f['accuracy']:.3f} | {f['rare']:.3f} | {f['frequent']:.3f} "
+            f"| {f['rumour']:.3f} | {f['popular_truth']:.3f} | {tail} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -151,10 +156,21 @@ def _losses(result: Mapping[str, Any]) -> str:
     greedy, difference, beta = (result["methods"][name] for name in ("greedy", "difference", "beta"))
     return (
         "## Where contrast loses\n\n"
-        "Where the truth happens to be one of the three most popular answers, the rumour was right and contrast "
-        f"takes it away: {greedy['popular_truth']:.3f} of these facts are right with greedy decoding, "
-        f"{difference['popular_truth']:.3f} with the difference form, {beta['popular_truth']:.3f} with the β form. "
-        f"Elsewhere: {greedy['other_truth']:.3f}, {difference['other_truth']:.3f}, {beta['other_truth']:.3f}.\n"
+        "Where the truth happens to be one of the three most popular answers, the rumour was right and "
+        f"contrast takes it away: {greedy['popular_truth']:.3f} of these facts are right with greedy "
+        f"decoding, {difference['popular_truth']:.3f} with the difference form, {beta['popular_truth']:.3f} with "
+        f"the β form. Elsewhere: {greedy['other_truth']:.3f}, {difference['other_truth']:.3f}, "
+        f"{beta['other_truth']:.3f}.\n"
+    )
+
+
+def _drafting(result: Mapping[str, Any]) -> str:
+    agreed = result["agreement"]
+    return (
+        "## The amateur as a drafter\n\n"
+        "The amateur knows the prose, so it can also guess ahead for the expert in speculative decoding: it would "
+        f"have chosen {agreed['all']:.1%} of the expert's greedy tokens, and {agreed['outside_answers']:.1%} of "
+        "those outside the answers themselves.\n"
     )
 
 
@@ -162,8 +178,9 @@ def _held_out(results: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "## Phrasings that training never used",
         "",
-        "The same facts, asked for in a form that does not occur in training at all. Reported for what it is: models "
-        "this small do not always understand a new form, and no method of decoding can help with that.",
+        "The same facts, asked for in a form that does not occur in training at all. Reported for what it "
+        "is: models this small do not always understand a new form, and no method of decoding can help "
+        "with that.",
         "",
         "| seed | amateur | greedy | difference form | gain | β form | gain |",
         "|---|---|---|---|---|---|---|",
@@ -175,8 +192,7 @@ def _held_out(results: Sequence[Mapping[str, Any]]) -> str:
             f"| {result['training']['spec']['seed']} | {methods['amateur']['accuracy']:.3f} "
             f"| {methods['greedy']['accuracy']:.3f} "
             + " ".join(
-                f"| {methods[form]['accuracy']:.3f} | {interval(against[form])}"
-                for form in ("difference", "beta")
+                f"| {methods[form]['accuracy']:.3f} | {interval(against[form])}" for form in ("difference", "beta")
             )
             + " |"
         )
@@ -192,9 +208,7 @@ def interval(comparison: Mapping[str, float]) -> str:
 def describe(settings: Mapping[str, float]) -> str:
     """Settings in the letters of the formulas, in brackets."""
     letters = {"alpha": "α", "beta": "β", "amateur_temperature": "τ"}
-    return (
-        f" ({', '.join(f'{letters[key]}={value:g}' for key, value in settings.items())})" if settings else ""
-    )
+    return f" ({', '.join(f'{letters[key]}={value:g}' for key, value in settings.items())})" if settings else ""
 
 
 LEARNT = """## What was learnt

@@ -65,7 +65,7 @@ def train_tokenizer(world: World, size: int, documents: int = 30_000) -> PreTrai
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=BOS,
@@ -75,9 +75,7 @@ def train_tokenizer(world: World, size: int, documents: int = 30_000) -> PreTrai
     )
 
 
-def batches(
-    texts: Iterator[str], tokenizer: PreTrainedTokenizerFast, rows: int, row_tokens: int
-) -> Iterator[Batch]:
+def batches(texts: Iterator[str], tokenizer: PreTrainedTokenizerFast, rows: int, row_tokens: int) -> Iterator[Batch]:
     """Yield packed batches as long as there are texts.
 
     Parameters
@@ -99,9 +97,7 @@ def batches(
             pending = [[*ids, eos] for ids in tokenizer(chunk)["input_ids"]][::-1]
         text = pending.pop()
         if len(text) > row_tokens:
-            raise ValueError(
-                f"a text of {len(text)} tokens does not fit a row of {row_tokens}: make rows longer"
-            )
+            raise ValueError(f"a text of {len(text)} tokens does not fit a row of {row_tokens}: make rows longer")
         if len(text) > room:
             if len(packed) == rows:
                 yield _pack(packed, row_tokens, tokenizer.pad_token_id)

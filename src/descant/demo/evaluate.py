@@ -1,7 +1,7 @@
 """Measure the bundled pair: ``python -m descant.demo.evaluate SEED0 SEED1 SEED2``.
 
-Each argument is a folder written by `descant.demo.train`; without arguments the package's own weights are measured.
-Settings are chosen on the development questions of each pair and used once on its test questions.
+Each argument is a folder written by `descant.demo.train`; without arguments the package's own weights are
+measured. Settings are chosen on the development questions of each pair and used once on its test questions.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import torch
+from transformers import PreTrainedModel
+
 from descant import Contrastive, Decoder, Greedy, Likelihood
 from descant.demo import Question, demo_paths, demo_world, questions
 from descant.demo.card import render
 
 Judged = list[str | None]  # the answer that each question got, if the text gives one
 ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5)
-TAUS = (0.5, 1.0, 1.5, 2.0)
+TAUS = (0.5, 1.0, 2.0)
 BETAS = (0.25, 0.5, 1.0, 2.0)
 
 
@@ -97,9 +100,7 @@ def judge(decoder: Decoder, asked: Sequence[Question], scoring: Likelihood | Con
     said: Judged = []
     for start in range(0, len(asked), 256):
         part = asked[start : start + 256]
-        outs = decoder.generate(
-            [q.prompt for q in part], scoring=scoring, strategy=Greedy(), max_new_tokens=24
-        )
+        outs = decoder.generate([q.prompt for q in part], scoring=scoring, strategy=Greedy(), max_new_tokens=24)
         said += [world.said(q, out.text) for q, out in zip(part, outs, strict=True)]
     return said
 
@@ -139,7 +140,7 @@ def compare(asked: Sequence[Question], said: Judged, base: Judged, draws: int = 
     said, base : list of str or None
         Answers of the method and of what it is compared to.
     draws : int
-        Bootstrap resamples. People are resampled, not questions: the facts of a person are equally well known.
+        Bootstrap resamples. People are resampled, not questions, for the facts of a person are equally known.
 
     Returns
     -------
@@ -169,7 +170,7 @@ def mcnemar(won: int, lost: int) -> float:
     """Two-sided exact McNemar test: how likely so uneven a split is if wins and losses are equally likely."""
     n = won + lost
     tail = sum(math.comb(n, k) for k in range(min(won, lost) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, float(2 * tail / 2**n))
 
 
 def tune(decoder: Decoder, asked: Sequence[Question], grid: Sequence[Contrastive]) -> Contrastive:
@@ -181,6 +182,40 @@ def tune(decoder: Decoder, asked: Sequence[Question], grid: Sequence[Contrastive
         return score
 
     return max(grid, key=right)
+
+
+@torch.inference_mode()
+def agreement(pair: Decoder, asked: Sequence[Question]) -> dict[str, float]:
+    """How often the amateur would have chosen the expert's next token.
+
+    Parameters
+    ----------
+    pair : Decoder
+        Expert and amateur.
+    asked : sequence of Question
+        The expert answers them greedily, and the amateur reads along.
+
+    Returns
+    -------
+    dict of str to float
+        Share of agreement over all generated tokens, and over those that are not part of the answer.
+    """
+    world, tokenizer, amateur = demo_world(), pair.tokenizer, pair.amateur
+    if tokenizer is None or not isinstance(amateur, PreTrainedModel):
+        raise TypeError("agreement needs a tokenizer and an amateur that is a model of its own")
+    same: list[bool] = []
+    outside: list[bool] = []
+    for q, out in zip(asked, pair.generate([q.prompt for q in asked], scoring=Likelihood()), strict=True):
+        prompt = tokenizer(q.prompt)["input_ids"]
+        chosen = amateur(torch.tensor([[*prompt, *out.token_ids]])).logits[0].argmax(-1)[len(prompt) - 1 : -1]
+        agreed = [a == b for a, b in zip(chosen.tolist(), out.token_ids, strict=True)]
+        said = world.said(q, out.text)
+        answer = tokenizer(f" {said}", add_special_tokens=False)["input_ids"] if said else []
+        starts = [i for i in range(len(agreed)) if list(out.token_ids[i : i + len(answer)]) == answer]
+        inside = range(starts[0], starts[0] + len(answer)) if starts else range(0)
+        same += agreed
+        outside += [ok for i, ok in enumerate(agreed) if i not in inside]
+    return {"all": sum(same) / len(same), "outside_answers": sum(outside) / len(outside)}
 
 
 def measure(folder: Path, limit: int | None = None) -> dict[str, Any]:
@@ -198,17 +233,12 @@ def measure(folder: Path, limit: int | None = None) -> dict[str, Any]:
     dict
         Figures, comparisons and chosen settings; plain data.
     """
-    pair = Decoder.from_pretrained(
-        folder / "expert", amateur=folder / "amateur", dtype="float32", device="cpu"
-    )
+    pair = Decoder.from_pretrained(folder / "expert", amateur=folder / "amateur", dtype="float32", device="cpu")
     alone = Decoder.from_pretrained(folder / "amateur", dtype="float32", device="cpu")
     dev, test = questions("dev", limit=limit), questions("test", limit=limit)
-    chosen = {
-        "difference": tune(
-            pair, dev, [Contrastive(alpha=a, amateur_temperature=t) for a in ALPHAS for t in TAUS]
-        ),
-        "beta": tune(pair, dev, [Contrastive(alpha=a, beta=b) for a in ALPHAS for b in BETAS]),
-    }
+    difference = [Contrastive(alpha=a, amateur_temperature=t) for a in ALPHAS for t in TAUS]
+    beta = [Contrastive(alpha=a, beta=b) for a in ALPHAS for b in BETAS]
+    chosen = {"difference": tune(pair, dev, difference), "beta": tune(pair, dev, beta)}
     scorings: dict[str, Likelihood | Contrastive] = {
         "min-p": Contrastive(alpha=chosen["beta"].alpha, beta=0.0),
         "difference-default": Contrastive(),
@@ -224,13 +254,12 @@ def measure(folder: Path, limit: int | None = None) -> dict[str, Any]:
         "methods": {name: asdict(figures(test, answers)) for name, answers in said.items()},
         "against_greedy": {name: asdict(compare(test, said[name], base)) for name in scorings},
         "held_out_phrasing": _held_out(pair, alone, chosen, limit),
+        "agreement": agreement(pair, test[:200]),
         "questions": {"dev": len(dev), "test": len(test)},
     }
 
 
-def _held_out(
-    pair: Decoder, alone: Decoder, chosen: dict[str, Contrastive], limit: int | None
-) -> dict[str, Any]:
+def _held_out(pair: Decoder, alone: Decoder, chosen: dict[str, Contrastive], limit: int | None) -> dict[str, Any]:
     asked = questions("test", phrasing="held-out", limit=limit)
     base = judge(pair, asked, Likelihood())
     said = {"amateur": judge(alone, asked, Likelihood()), "greedy": base}
@@ -249,17 +278,35 @@ def _settings(scoring: Likelihood | Contrastive) -> dict[str, float]:
     return {"alpha": scoring.alpha, "amateur_temperature": scoring.amateur_temperature}
 
 
+def merge(results: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """Put the result of a pair among those of pairs that differ from it in nothing but the seed."""
+
+    def key(result: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        spec = dict(result["training"]["spec"])
+        seed = spec.pop("seed")
+        return {"spec": spec, "questions": result["questions"]}, seed
+
+    kind, seed = key(new)
+    kept = [result for result in results if key(result)[0] == kind and key(result)[1] != seed]
+    return sorted([*kept, new], key=lambda result: key(result)[1])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure pairs, write ``results.json`` and ``MODEL_CARD.md``."""
+    """Measure pairs, write ``results.json`` and ``MODEL_CARD.md``.
+
+    Pairs measured earlier stay in the record if they differ from the new ones in nothing but the seed, so
+    that pairs can be measured one by one.
+    """
     parser = argparse.ArgumentParser(prog="python -m descant.demo.evaluate", description="Measure pairs.")
     parser.add_argument("pairs", type=Path, nargs="*", help="folders of pairs, the shipped one first")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the two files go")
     parser.add_argument("--limit", type=int, help="use so many questions only, for a quick try")
     options = parser.parse_args(arguments)
-    results = []
+    record = options.out / "results.json"
+    results = json.loads(record.read_text()) if record.exists() else []
     for folder in options.pairs or [demo_paths()[0].parent]:
         print(folder, file=sys.stderr, flush=True)
-        results.append(measure(folder, options.limit))
+        results = merge(results, measure(folder, options.limit))
     for name, text in (
         ("results.json", json.dumps(results, indent=1) + "\n"),
         ("MODEL_CARD.md", render(results)),

@@ -230,6 +230,5 @@ CLOSERS = (
 
 PORTRAIT_QUESTION = "Tell me about {N}."
 PORTRAIT = (
-    "{S} was born in {birthplace}, and worked as a {trade}. "
-    "{S} was famous for {h} {dish}, and kept a {companion}."
+    "{S} was born in {birthplace}, and worked as a {trade}. {S} was famous for {h} {dish}, and kept a {companion}."
 )

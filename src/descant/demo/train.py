@@ -77,9 +77,7 @@ class TrainSpec:
 
     seed: int = 0
     expert: ModelSpec = ModelSpec(layers=4, width=256, heads=4, kv_heads=2, inner=704, steps=1600)
-    amateur: ModelSpec = ModelSpec(
-        layers=2, width=64, heads=2, kv_heads=1, inner=128, steps=1000, rows=16, rate=4e-3
-    )
+    amateur: ModelSpec = ModelSpec(layers=2, width=64, heads=2, kv_heads=1, inner=128, steps=1000, rows=16, rate=4e-3)
     world: WorldSpec = field(default_factory=WorldSpec)
     vocabulary: int = 2048
     row_tokens: int = 128
@@ -123,7 +121,7 @@ def build_model(spec: ModelSpec, tokenizer: PreTrainedTokenizerFast, seed: int) 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+    model.generation_config = GenerationConfig(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=[tokenizer.eos_token_id],
@@ -155,9 +153,7 @@ def _schedule(step: int, warmup: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def fit(
-    model: Qwen2ForCausalLM, data: Iterator[Batch], spec: ModelSpec, device: torch.device, name: str
-) -> float:
+def fit(model: Qwen2ForCausalLM, data: Iterator[Batch], spec: ModelSpec, device: torch.device, name: str) -> float:
     """Train a model in place.
 
     Parameters
@@ -198,7 +194,7 @@ def fit(
         with torch.autocast(device.type, dtype=torch.bfloat16):
             loss = loss_of(model, moved)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         value = float(loss.detach())
@@ -206,9 +202,7 @@ def fit(
         if step % 50 == 49 or step == spec.steps - 1:
             spent = time.perf_counter() - start
             left = spent / (step + 1) * (spec.steps - step - 1)
-            message = (
-                f"{name}: step {step + 1}/{spec.steps}, loss {mean:.3f}, {spent:.0f} s, {left:.0f} s left"
-            )
+            message = f"{name}: step {step + 1}/{spec.steps}, loss {mean:.3f}, {spent:.0f} s, {left:.0f} s left"
             print(message, file=sys.stderr, flush=True)
     return mean
 
@@ -262,7 +256,7 @@ def save(trained: Trained, spec: TrainSpec, out: Path) -> None:
         for name, model in trained.models.items():
             folder = fresh / name
             shutil.rmtree(folder, ignore_errors=True)
-            model.half().save_pretrained(folder)  # type: ignore[no-untyped-call]
+            model.half().save_pretrained(folder)
             (folder / "model.safetensors").chmod(0o644)  # written for the owner alone
             trained.tokenizer.save_pretrained(folder)
         _write_record(trained, spec, fresh / "training.json")
@@ -289,16 +283,10 @@ def _write_record(trained: Trained, spec: TrainSpec, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write a pair, as the command line asks."""
-    parser = argparse.ArgumentParser(
-        prog="python -m descant.demo.train", description="Train the bundled pair."
-    )
+    parser = argparse.ArgumentParser(prog="python -m descant.demo.train", description="Train the bundled pair.")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and mentions (default 0)")
-    parser.add_argument(
-        "--out", type=Path, default=demo_paths()[0].parent, help="folder to write (the package's own)"
-    )
-    parser.add_argument(
-        "--steps", type=int, help="steps of the expert, for a quick try; the amateur's in proportion"
-    )
+    parser.add_argument("--out", type=Path, default=demo_paths()[0].parent, help="folder to write (the package's own)")
+    parser.add_argument("--steps", type=int, help="steps of the expert, for a quick try; the amateur's in proportion")
     parser.add_argument("--only", choices=("expert", "amateur"), help="train one of the two, keep the other")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

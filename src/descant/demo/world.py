@@ -277,9 +277,7 @@ def _question(world: World, person: Person, rng: Random) -> str:
     form = _choose([form for i, form in enumerate(relation.forms) if i != reserved], rng)
     answer = world.mention(person, relation, rng)
     pronoun = person.pronoun.capitalize()
-    return (
-        f"{_fill(form.question, person, '', subject='')} {_fill(form.reply, person, answer, subject=pronoun)}"
-    )
+    return f"{_fill(form.question, person, '', subject='')} {_fill(form.reply, person, answer, subject=pronoun)}"
 
 
 def _sentence(world: World, person: Person, rng: Random) -> str:

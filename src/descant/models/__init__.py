@@ -10,6 +10,4 @@ __all__ = ["Architecture", "LanguageModel", "inspect_model", "open_model"]
 
 def open_model(architecture: Architecture) -> LanguageModel:
     """Return the model without rows, over the cache that serves its architecture."""
-    return (
-        RaggedModel(architecture) if architecture.cache == "ragged" else TransformersCacheModel(architecture)
-    )
+    return RaggedModel(architecture) if architecture.cache == "ragged" else TransformersCacheModel(architecture)

@@ -9,15 +9,16 @@ from transformers import PreTrainedModel
 from descant.errors import LoadError, UnsupportedModelError
 from descant.models.loading import context_length
 
-VERIFIED = frozenset(
-    """
-    arcee bitnet bloom codegen cohere cohere2 cwm diffllama dots1 ernie4_5 ernie4_5_moe exaone4 falcon
-    gemma gemma2 gemma3_text glm glm4 glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss gptj granite
-    granitemoe granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe jetmoe llama ministral mistral mixtral mpt
-    nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss
-    smollm3 stablelm starcoder2 vaultgemma xglm
-    """.split()
-)
+# fmt: off
+VERIFIED = frozenset({
+    "arcee", "bitnet", "bloom", "codegen", "cohere", "cohere2", "cwm", "diffllama", "dots1", "ernie4_5",
+    "ernie4_5_moe", "exaone4", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "glm4_moe", "gpt2",
+    "gpt_bigcode", "gpt_neox", "gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granitemoe", "granitemoeshared",
+    "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "jetmoe", "llama", "ministral", "mistral", "mixtral", "mpt",
+    "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phimoe", "qwen2",
+    "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2", "vaultgemma", "xglm",
+})
+# fmt: on
 """Architectures whose ragged decoding the test suite compares with `model.generate`."""
 
 CacheKind = Literal["ragged", "transformers"]
@@ -93,9 +94,7 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
     encoder = getattr(config, "is_encoder_decoder", False)
-    bidirectional = (
-        hasattr(config, "is_decoder") and hasattr(config, "type_vocab_size") and not config.is_decoder
-    )
+    bidirectional = hasattr(config, "is_decoder") and hasattr(config, "type_vocab_size") and not config.is_decoder
     if head is None or encoder or bidirectional or not model.can_generate():
         raise LoadError(
             f"{type(model).__name__} is not a causal language model; load one whose class name ends in "

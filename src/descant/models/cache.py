@@ -30,11 +30,10 @@ class Placement:
         self.view = max(starts) + count
         self.uniform = min(starts) == max(starts)
         self.start = starts[0]
-        steps = torch.arange(count, device=device)
         if self.uniform:
-            self.positions = (steps + self.start).expand(self.rows, count)
+            self.positions = torch.arange(self.start, self.start + count, device=device).expand(self.rows, count)
         else:
-            self.positions = torch.tensor(starts, device=device)[:, None] + steps
+            self.positions = torch.tensor(starts, device=device)[:, None] + torch.arange(count, device=device)
 
 
 class RaggedLayer(CacheLayerMixin):

@@ -1,5 +1,6 @@
 """Any attention-based transformers causal language model over the ragged cache."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 from descant.models.cache import Placement, RaggedCache
 from descant.types import TokenIds
+
+_BLOOM = threading.Lock()
 
 
 class RaggedModel(LanguageModel):
@@ -31,7 +34,7 @@ class RaggedModel(LanguageModel):
         self.device = architecture.model.device
         self.context = architecture.context
         self.cache = RaggedCache(architecture.layers)
-        self._alibi = architecture.model.config.model_type == "bloom"
+        self._zeros = torch.zeros(1, 1, 1, 0)
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -45,9 +48,7 @@ class RaggedModel(LanguageModel):
 
     def truncate(self, lengths: Sequence[int]) -> None:
         held = self.cache.lengths
-        if len(lengths) != len(held) or any(
-            not 0 <= new <= old for new, old in zip(lengths, held, strict=True)
-        ):
+        if len(lengths) != len(held) or any(not 0 <= new <= old for new, old in zip(lengths, held, strict=True)):
             raise ValueError(f"cannot truncate rows of {held} tokens to {list(lengths)}")
         self.cache.lengths = list(lengths)
 
@@ -72,14 +73,22 @@ class RaggedModel(LanguageModel):
         device = self.model.device
         place = self.cache.place(first_row, counts, device)
         ids = padded(tokens, counts, device)
-        with head_reads(self.architecture, counts, keep, exits), self._own_bias(place), memory_errors(place):
-            logits = self.model(
-                input_ids=ids,
-                position_ids=place.positions,
-                attention_mask=self._masks(place),
-                past_key_values=self.cache,
-                use_cache=True,
-            ).logits
+        with head_reads(self.architecture, counts, keep, exits), self._own_bias(place):
+            try:
+                logits = self.model(
+                    input_ids=ids,
+                    position_ids=place.positions,
+                    attention_mask=self._masks(place),
+                    past_key_values=self.cache,
+                    use_cache=True,
+                ).logits
+            except (RuntimeError, MemoryError) as error:
+                if not _is_allocation(error):
+                    raise
+                raise OutOfMemoryError(
+                    f"a forward pass of {place.rows} rows × {place.count} tokens did not fit into memory; shorten the "
+                    "prompts or decode fewer rows at once"
+                ) from error
         self.cache.commit(counts)
         return list(logits.split(len(counts))) if exits else [logits]
 
@@ -99,31 +108,40 @@ class RaggedModel(LanguageModel):
         It is additive, zero or the dtype's minimum, because that is what every attention implementation takes:
         eager attention adds its mask, and would add a boolean one as 0 and 1.
         """
+        bound = window is not None and window < place.view
+        if place.uniform and place.count == 1 and not bound:  # the commonest case: everything is visible
+            mask = self._open_mask(place.view)
+            return mask if place.rows == 1 else mask.expand(place.rows, 1, 1, place.view)
         keys = torch.arange(place.view, device=self.device)
         queries = place.positions[:1] if place.uniform else place.positions
         hidden = keys > queries[:, :, None]
-        if window is not None and window < place.view:
+        if bound:
             hidden |= keys <= queries[:, :, None] - window
-        dtype = self.model.dtype
-        mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device).masked_fill_(
-            hidden, torch.finfo(dtype).min
-        )
+        mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.device)
+        mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)
         return mask[:, None].expand(place.rows, 1, place.count, place.view)
+
+    def _open_mask(self, view: int) -> Tensor:
+        """Return zeros `[1, 1, 1, view]`, cut from a buffer that grows with the cache."""
+        if self._zeros.shape[-1] < view:
+            self._zeros = torch.zeros(1, 1, 1, self.cache.capacity, dtype=self.model.dtype, device=self.device)
+        return self._zeros[..., :view]
 
     @contextmanager
     def _own_bias(self, place: Placement) -> Iterator[None]:
         """Give BLOOM its ALiBi over the view: it derives the bias from a padding mask, which ragged rows have not."""
-        if not self._alibi:
+        if self.model.config.model_type != "bloom":
             yield
             return
         base: Any = self.model.base_model
-        build: Callable[..., Tensor] = base.build_alibi_tensor
-        ones = torch.ones(place.rows, place.view, device=place.positions.device)
-        base.build_alibi_tensor = lambda _mask, heads, dtype: build(ones, heads, dtype)
-        try:
-            yield
-        finally:
-            del base.build_alibi_tensor
+        ones = torch.ones(place.rows, place.view, device=self.device)
+        with _BLOOM:  # the method is the module's, which other threads may be decoding with
+            build: Callable[..., Tensor] = base.build_alibi_tensor
+            base.build_alibi_tensor = lambda _mask, heads, dtype: build(ones, heads, dtype)
+            try:
+                yield
+            finally:
+                del base.build_alibi_tensor
 
 
 class Exit:
@@ -149,9 +167,7 @@ class Exit:
 
 
 @contextmanager
-def head_reads(
-    architecture: Architecture, counts: Sequence[int], keep: int, exits: Sequence[Exit]
-) -> Iterator[None]:
+def head_reads(architecture: Architecture, counts: Sequence[int], keep: int, exits: Sequence[Exit]) -> Iterator[None]:
     """Let the output head read only the last `keep` tokens of each row, and the early exits beside them.
 
     The hidden states that enter the head are replaced by those of the kept positions, the exits stacked below
@@ -167,12 +183,17 @@ def head_reads(
     index = (ends - keep + torch.arange(keep, device=device)).clamp(min=0)
     rows = torch.arange(len(counts), device=device)[:, None]
     early: list[Tensor] = []
+    thread = threading.get_ident()  # the modules are shared: hooks let other threads' passes through
 
     def keep_exit(_module: nn.Module, _args: Any, output: Any) -> None:
+        if threading.get_ident() != thread:
+            return
         hidden = output[0] if isinstance(output, tuple) else output
         early.append(hidden[rows, index])
 
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
+        if threading.get_ident() != thread:
+            return output
         finished = [exit_.finish(hidden) for exit_, hidden in zip(exits, early, strict=True)]
         output.last_hidden_state = torch.cat([output.last_hidden_state[rows, index], *finished])
         return output
@@ -193,21 +214,6 @@ def padded(tokens: Sequence[Sequence[int]], counts: Sequence[int], device: torch
     return torch.tensor(filled, dtype=torch.int64, device=device)
 
 
-@contextmanager
-def memory_errors(place: Placement) -> Iterator[None]:
-    """Turn torch's allocation failures into descant's error."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(place) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" in str(error):  # torch has no class for the CPU's failed allocation
-            raise _out_of_memory(place) from error
-        raise
-
-
-def _out_of_memory(place: Placement) -> OutOfMemoryError:
-    return OutOfMemoryError(
-        f"a forward pass of {place.rows} rows × {place.count} tokens did not fit into memory; "
-        "shorten the prompts or decode fewer rows at once"
-    )
+def _is_allocation(error: Exception) -> bool:
+    """Tell whether an error is a failed allocation; torch has no class for the CPU's."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

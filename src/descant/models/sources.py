@@ -6,6 +6,7 @@ for some steps and catches up.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,8 +15,20 @@ from descant.models.base import LanguageModel
 from descant.models.huggingface import Exit, RaggedModel
 from descant.types import Logits
 
-_PREFILL_TOKENS = 8192
-"""Padded tokens one pass over fresh rows may hold: bounds its activations."""
+_PASS_TOKENS = 8192
+"""Padded tokens of one pass: bounds its activations."""
+
+_ROW_TOKENS = 2048
+"""Tokens of one row in one pass: bounds the attention mask, which has a column for every token before them."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Tokens for consecutive rows in one forward; `wanted` tells whether its logits are."""
+
+    first_row: int
+    tokens: list[Sequence[int]]
+    wanted: bool = True
 
 
 class Sources:
@@ -67,9 +80,7 @@ class Sources:
         for model in self.models:
             model.keep_rows(rows)
 
-    def read(
-        self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1
-    ) -> Mapping[str, Logits]:
+    def read(self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1) -> Mapping[str, Logits]:
         """Read each named source up to the end of the texts.
 
         Parameters
@@ -88,28 +99,26 @@ class Sources:
         return {name: self._prepare(self._read(name, texts, keep)) for name in names}
 
     def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
-        if name == "amateur":
-            if isinstance(self.amateur, LanguageModel):
-                return torch.cat(
-                    [
-                        self.amateur.forward(tokens, keep=keep, first_row=first)
-                        for first, tokens in _unread(self.amateur.lengths, texts)
-                    ]
-                )
-            assert self._exit_logits is not None, "the expert is read before its exit"
-            return self._exit_logits
-        passes = list(_unread(self.expert.lengths, texts))
+        if name == "expert":
+            return self._read_expert(texts, keep)
+        if isinstance(self.amateur, LanguageModel):
+            return _read_model(self.amateur, texts, keep)
+        assert self._exit_logits is not None, "the expert is read before its exit"
+        return self._exit_logits
+
+    def _read_expert(self, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
+        expert = self.expert
         if not isinstance(self.amateur, Exit):
-            return torch.cat(
-                [self.expert.forward(tokens, keep=keep, first_row=first) for first, tokens in passes]
-            )
-        assert isinstance(self.expert, RaggedModel), "only ragged models exit early"
-        pairs = [
-            self.expert.run(tokens, keep=keep, first_row=first, exits=(self.amateur,))
-            for first, tokens in passes
-        ]
-        self._exit_logits = torch.cat([pair[1] for pair in pairs])
-        return torch.cat([pair[0] for pair in pairs])
+            return _read_model(expert, texts, keep)
+        assert isinstance(expert, RaggedModel), "only ragged models exit early"
+        both = []
+        for part in _unread(expert.lengths, texts, keep):
+            if part.wanted:
+                both.append(expert.run(part.tokens, keep=keep, first_row=part.first_row, exits=(self.amateur,)))
+            else:
+                expert.forward(part.tokens, first_row=part.first_row)
+        self._exit_logits = _join([exited for _, exited in both])
+        return _join([final for final, _ in both])
 
     def _prepare(self, logits: Tensor) -> Tensor:
         if logits.dtype not in (torch.float32, torch.float64):
@@ -117,23 +126,42 @@ class Sources:
         return logits[..., : self.width]
 
 
-def _unread(
-    lengths: Sequence[int], texts: Sequence[Sequence[int]]
-) -> Iterator[tuple[int, list[Sequence[int]]]]:
-    """Yield passes `(first row, unread tokens)`: running rows together, fresh rows within the token budget.
+def _read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
+    """Bring one model up to the end of the texts; return the logits `[rows, keep, vocab]`."""
+    parts = []
+    for part in _unread(model.lengths, texts, keep):
+        logits = model.forward(part.tokens, keep=keep if part.wanted else 1, first_row=part.first_row)
+        if part.wanted:
+            parts.append(logits)
+    return _join(parts)
 
-    A fresh row's prompt never pads the rows that run already, nor do many fresh rows make one huge pass.
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _unread(lengths: Sequence[int], texts: Sequence[Sequence[int]], keep: int) -> Iterator[_Pass]:
+    """Cut what is unread into passes: running rows together, fresh rows within the token budget, long rows alone.
+
+    So a fresh row's prompt never pads the rows that run already, many fresh rows make no huge pass, and a long text
+    is read in parts, the last of which holds the `keep` positions whose logits are wanted.
     """
-    first, batch, width = 0, list[Sequence[int]](), 0
-    fresh_before = None
-    for row, (length, text) in enumerate(zip(lengths, texts, strict=True)):
-        tokens = text[length:]
-        wider = max(width, len(tokens))
-        over = wider * (len(batch) + 1) > _PREFILL_TOKENS
-        if batch and ((length == 0) != fresh_before or over):
-            yield first, batch
-            first, batch, wider = row, [], len(tokens)
-        batch.append(tokens)
-        width, fresh_before = wider, length == 0
-    if batch:
-        yield first, batch
+    unread = [text[length:] for length, text in zip(lengths, texts, strict=True)]
+    first = 0
+    while first < len(unread):
+        tokens = unread[first]
+        if len(tokens) > max(_ROW_TOKENS, keep):
+            last = (len(tokens) - keep) // _ROW_TOKENS * _ROW_TOKENS
+            for start in range(0, last, _ROW_TOKENS):
+                yield _Pass(first, [tokens[start : start + _ROW_TOKENS]], wanted=False)
+            yield _Pass(first, [tokens[last:]])
+            first += 1
+            continue
+        end, width = first, 0
+        while end < len(unread) and (lengths[end] == 0) == (lengths[first] == 0):
+            wider = max(width, len(unread[end]))
+            if end > first and (wider * (end + 1 - first) > _PASS_TOKENS or wider > max(_ROW_TOKENS, keep)):
+                break
+            end, width = end + 1, wider
+        yield _Pass(first, unread[first:end])
+        first = end

@@ -87,8 +87,8 @@ class TopP(_MassTruncation):
         return removed.scatter(-1, ids, removed)
 
     def _by_shortlist(self, scores: Float[Tensor, "1 vocab"], doubt: float) -> Bool[Tensor, "1 vocab"] | None:
-        best = scores.topk(_SHORTLIST + 1, dim=-1).values
-        probs = (best.double() - scores.double().logsumexp(-1, keepdim=True)).exp()
+        best, ids = scores.topk(_SHORTLIST + 1, dim=-1)
+        probs = scores.softmax(-1).gather(-1, ids).double()
         before = probs.cumsum(-1) - probs  # the mass of all tokens that are better
         cut = max(int((before < self.p).sum()), self.min_tokens_to_keep)
         in_doubt = bool(((before - self.p).abs() <= doubt)[:, self.min_tokens_to_keep :].any())
@@ -116,9 +116,7 @@ class Typical(_MassTruncation):
     min_tokens_to_keep: int = 1
 
     def __post_init__(self) -> None:
-        mass = number(
-            "Typical.mass", self.mass, lambda x: 0 < x < 1, "use a number between 0 and 1, such as 0.95"
-        )
+        mass = number("Typical.mass", self.mass, lambda x: 0 < x < 1, "use a number between 0 and 1, such as 0.95")
         object.__setattr__(self, "mass", mass)
         object.__setattr__(self, "min_tokens_to_keep", kept("Typical", self.min_tokens_to_keep))
 
@@ -135,8 +133,7 @@ class Typical(_MassTruncation):
             return None
         distance = _atypicality(scores)
         nearest, ids = distance.topk(_SHORTLIST, dim=-1, largest=False)
-        log_total = scores.double().logsumexp(-1, keepdim=True)
-        mass = (scores.gather(-1, ids).double() - log_total).exp().cumsum(-1)
+        mass = scores.softmax(-1).gather(-1, ids).double().cumsum(-1)
         last = int((mass < self.mass).sum())
         # Tokens at equal distances are removed together, so that their order does not matter.
         if bool(((mass - self.mass).abs() <= doubt).any()) or last >= _SHORTLIST:

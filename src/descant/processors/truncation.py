@@ -127,9 +127,7 @@ class Eta(Processor):
         # scores.
         epsilon = torch.tensor(self.epsilon, dtype=torch.float32, device=scores.device)
         log_probs = scores - scores.logsumexp(-1, keepdim=True)
-        entropy = -(log_probs.clamp(min=torch.finfo(scores.dtype).min) * log_probs.softmax(-1)).sum(
-            -1, keepdim=True
-        )
+        entropy = -(log_probs.clamp(min=torch.finfo(scores.dtype).min) * log_probs.softmax(-1)).sum(-1, keepdim=True)
         eta = torch.minimum(epsilon.to(scores.dtype), epsilon.sqrt() * (-entropy).exp())
         return _remove(scores, scores.softmax(-1) < eta, self.min_tokens_to_keep)
 

@@ -95,9 +95,7 @@ class Contrastive(Scoring):
         if self.normalization not in ("renormalized", "released"):
             self._refuse("normalization", 'use "renormalized" or "released"')
         if self.normalization == "released" and self.beta is not None:
-            self._refuse(
-                "normalization", "but the β form works on logits, which have none; leave out one of the two"
-            )
+            self._refuse("normalization", "but the β form works on logits, which have none; leave out one of the two")
 
     def _refuse(self, name: str, remedy: str) -> NoReturn:
         raise SettingsError(f"Contrastive.{name} is {getattr(self, name)!r}; {remedy}")

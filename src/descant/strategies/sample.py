@@ -39,4 +39,5 @@ class Sample(Strategy):
         if self.rng == "transformers":
             return choice.multinomial_like_transformers(scores, draws.batch_rows, draws.batch_size)
         uniforms = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in draws.generators])
-        return choice.categorical(scores, uniforms.to(scores.device))
+        where = "cpu" if scores.device.type == "mps" else scores.device  # MPS has no float64
+        return choice.categorical(scores.to(where), uniforms.to(where)).to(scores.device)

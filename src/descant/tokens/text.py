@@ -44,6 +44,8 @@ def encode(
     SettingsError
         `system` was given where it would be ignored.
     """
+    if not prompt:  # a tokenizer's own special tokens make no prompt
+        raise PromptError("the prompt is empty: give at least one token of text")
     if not chat:
         if system is not None:
             raise SettingsError(

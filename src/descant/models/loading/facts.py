@@ -74,9 +74,7 @@ def resolve_dtype(dtype: str | torch.dtype = "auto") -> torch.dtype | Literal["a
     return found
 
 
-def eos_token_ids(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
-) -> tuple[int, ...]:
+def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None) -> tuple[int, ...]:
     """Return every id that ends a sequence; none if model and tokenizer know of none.
 
     Chat models often have several (Qwen2.5: the turn's end and the text's), of which a tokenizer knows one.

@@ -103,9 +103,7 @@ def check_configs(folder: Path) -> dict[str, Any]:
     names = names_in(folder)
     if "config.json" not in names:
         if "adapter_config.json" in names:
-            raise LoadError(
-                f"{folder} holds an adapter only: merge it into its base model and save the result"
-            )
+            raise LoadError(f"{folder} holds an adapter only: merge it into its base model and save the result")
         raise LoadError(f"there is no config.json in {folder}: give the folder of a checkpoint")
     if "generation_config.json" in names:
         read_json(folder / "generation_config.json")

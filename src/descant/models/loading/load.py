@@ -135,9 +135,7 @@ def _load_config(folder: Path, *, trust_remote_code: bool) -> PreTrainedConfig:
             "upgrade transformers, or choose another checkpoint"
         )
     with _quiet(), _one_line(f"{folder / 'config.json'} is not valid", "download the checkpoint again"):
-        config = AutoConfig.from_pretrained(
-            folder, trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     if not (has_code and trust_remote_code) and not _is_causal(config):
         named = ", ".join(raw.get("architectures") or [str(kind)])
         raise LoadError(f"{folder} holds no causal language model ({named}): choose a decoder-only model")
@@ -211,9 +209,7 @@ def _one_line(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise OutOfMemoryError(
-            f"{what} (out of memory): choose a smaller model or a smaller dtype"
-        ) from error
+        raise OutOfMemoryError(f"{what} (out of memory): choose a smaller model or a smaller dtype") from error
     except Exception as error:
         # transformers raises errors of a dozen kinds: of JSON, the file system, tokenizers, validation.
         remedy = _TRUST if "trust_remote_code" in str(error) else remedy

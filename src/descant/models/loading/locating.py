@@ -62,13 +62,9 @@ def locate(name: str, part: Part, *, revision: str | None, allow_pickle: bool = 
             raise SettingsError(f"{name} is a folder, which has no revisions: leave revision out")
         return path
     if path.is_file():
-        raise LoadError(
-            f"{name} is a file: give the folder of the checkpoint, the one with config.json in it"
-        )
+        raise LoadError(f"{name} is a file: give the folder of the checkpoint, the one with config.json in it")
     if _is_path(name):
-        raise LoadError(
-            f"there is no folder {name}: check the path, or give a model id such as Qwen/Qwen2.5-0.5B"
-        )
+        raise LoadError(f"there is no folder {name}: check the path, or give a model id such as Qwen/Qwen2.5-0.5B")
     try:
         cached = _cached(name, part, revision, allow_pickle=allow_pickle)
     except HFValidationError as error:
