@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import config, install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-install_import_hook("descant", "beartype.beartype")
+install_import_hook("descant", "typecheck.checker")
 
 import torch  # noqa: E402
 

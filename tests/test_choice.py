@@ -48,15 +48,6 @@ def test_top_against_python(seed: int, rows: int, vocab: int, k: int) -> None:
         assert log_probs[i].tolist() == pytest.approx([row[token] - total for token in expected])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_log_total_is_logsumexp(dtype: torch.dtype) -> None:
-    scores = random_scores(0, 40, 60).to(dtype) * 20 + 1000
-    scores[1] = -INF
-    scores[2, 1:] = -INF
-    scores[3, 7] = math.nan
-    torch.testing.assert_close(choice.log_total(scores), scores.logsumexp(-1), equal_nan=True)
-
-
 def test_the_first_of_the_top_is_the_argmax() -> None:
     scores = torch.zeros(2, 50_000)
     ids, _ = choice.top(scores, 3)

@@ -1,7 +1,6 @@
 """Taking tokens from scores: the best, a random one, the most probable ones, and what they weigh."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 
 import torch
@@ -19,16 +18,6 @@ _CACHED_SCORES = 1 << 18
 def argmax(scores: Float[Tensor, "n vocab"]) -> Chosen:
     """Return the token with each row's highest score, and the lowest id of equal ones."""
     return scores.max(-1).indices  # finds the same as `argmax`, three times as fast on a CPU
-
-
-def log_total(scores: Float[Tensor, "n vocab"]) -> Float[Tensor, " n"]:
-    """Return `log Σ exp(scores)` of each row: −inf where all are forbidden, NaN where one is NaN.
-
-    The same as `logsumexp`, which is ten times as slow on a CPU where most scores are −inf, as contrastive ones are.
-    """
-    best = scores.amax(-1)
-    total = best - scores.log_softmax(-1).amax(-1)
-    return torch.where(best == -math.inf, best, total)
 
 
 def top(
@@ -51,7 +40,7 @@ def top(
         listed = (scores[row] >= edge).nonzero()[:, 0]
         order = scores[row, listed].sort(descending=True, stable=True).indices[:k]
         ids[row] = listed[order]
-    return ids, scores.gather(-1, ids) - log_total(scores)[:, None]
+    return ids, scores.log_softmax(-1).gather(-1, ids)
 
 
 def categorical(scores: Float[Tensor, "n vocab"], uniforms: Float64[Tensor, " n"]) -> Chosen:

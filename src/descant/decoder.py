@@ -172,7 +172,7 @@ class Decoder:
         Parameters
         ----------
         prompts
-            A text, texts, or rows of token ids.
+            A text, texts, rows of token ids, or (with `chat`) chats: lists of `{"role": …, "content": …}`.
         scoring
             What a good next token is. Default: `Contrastive()` with an amateur, else `Likelihood()`.
         processors

@@ -1,17 +1,18 @@
 """Prompts as callers give them, checked and turned into rows of token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
 from descant.errors import PromptError, SettingsError
-from descant.tokens import encode, encode_continuation
+from descant.tokens import Message, encode, encode_continuation
 
-Prompt = str | Sequence[int]
-"""A text, or a row of token ids."""
+Prompt = str | Sequence[int] | Sequence[Message]
+"""A text, a row of token ids, or the messages of a chat."""
 
-Prompts = str | Sequence[str] | Sequence[Sequence[int]]
-"""One text, several texts, or several rows of token ids."""
+Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Sequence[Sequence[Message]]
+"""One text, several texts, several rows of token ids, or several chats."""
 
 
 def as_list(prompts: Prompts) -> list[Prompt]:
@@ -25,8 +26,8 @@ def as_list(prompts: Prompts) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
     listed: list[Prompt] = list(prompts)
-    if any(isinstance(prompt, int) for prompt in listed):
-        raise PromptError("prompts is a row of token ids; give a list of rows: [[…]]")
+    if any(isinstance(prompt, (int, Mapping)) for prompt in listed):
+        raise PromptError("prompts is one row of token ids, or one chat; give a list of them: [[…]]")
     return listed
 
 
@@ -53,9 +54,12 @@ def encode_prompt(
         raise SettingsError("a system prompt is part of the chat template; give chat=True as well")
     if isinstance(prompt, str):
         return encode(require_tokenizer(tokenizer, "a prompt that is text"), prompt, chat=chat, system=system)
+    if prompt and isinstance(prompt[0], Mapping):
+        chatting = require_tokenizer(tokenizer, "a chat")
+        return encode(chatting, cast(Sequence[Message], prompt), chat=chat, system=system)
     if chat:
         raise SettingsError("the chat template takes texts, not token ids; give text or leave chat off")
-    return [int(token) for token in prompt]
+    return [int(token) for token in cast(Sequence[int], prompt)]
 
 
 def encode_pair(
@@ -72,7 +76,8 @@ def encode_pair(
         return encode_continuation(require_tokenizer(tokenizer, "text to score"), prompt, continuation)
     if isinstance(prompt, str) or isinstance(continuation, str):
         raise PromptError("prompt and continuation must both be texts, or both token ids")
-    return [int(token) for token in prompt], [int(token) for token in continuation]
+    rows = cast(tuple[Sequence[int], Sequence[int]], (prompt, continuation))
+    return [int(token) for token in rows[0]], [int(token) for token in rows[1]]
 
 
 def check_tokens(tokens: Sequence[int], *, width: int, context: int | None, room: int) -> None:

@@ -81,10 +81,9 @@ def _token_logprobs(
         )
         for processor in processors:
             scores = processor(history, scores)
-    chosen = scores.gather(-1, tokens[start:stop, None])[:, 0]
-    logprobs: list[float] = (chosen - scores.logsumexp(-1)).tolist()
+    logprobs: list[float] = scores.log_softmax(-1).gather(-1, tokens[start:stop, None])[:, 0].tolist()
     for place, value in enumerate(logprobs):
-        if math.isnan(value) or value > 1e-3:
+        if math.isnan(value):
             raise DecodingError(
                 f"the scores at token {start + place - prompt_length} of a continuation are not finite numbers; the "
                 'checkpoint is damaged or overflows its dtype (try dtype="float32"), or the processors forbid every '

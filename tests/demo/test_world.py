@@ -27,7 +27,7 @@ def test_same_seed_same_world_other_seed_another() -> None:
 def test_the_world_of_the_weights_never_moves() -> None:
     # The shipped weights know this world and no other: whoever changes it must train them again.
     text = repr(build_questions(demo_world())).encode()
-    assert hashlib.sha256(text).hexdigest()[:16] == "WORLD-HASH"
+    assert hashlib.sha256(text).hexdigest()[:16] == "0235dfa05e5d1be7"
 
 
 def test_people_are_distinct_and_truths_uniform() -> None:

@@ -57,9 +57,7 @@ def _sequence_tokenizer() -> PreTrainedTokenizerFast:
 
 def _with_decoder(decoder: decoders.Decoder | None, *more: str) -> PreTrainedTokenizerFast:
     words = ["<unk>", "a", "b", "ab", "ba", "\N{REPLACEMENT CHARACTER}", "é", *more]
-    tokenizer = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>")
-    )
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     if decoder is not None:
         tokenizer.decoder = decoder
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")

@@ -19,9 +19,7 @@ def with_added(*tokens: str, special: bool = True) -> PreTrainedTokenizerFast:
 
 def words(*names: str) -> PreTrainedTokenizerFast:
     vocabulary = {name: index for index, name in enumerate(names)}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token=names[0]))
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token=names[0])))
 
 
 def test_same_map_with_other_padding_is_accepted() -> None:
@@ -61,9 +59,7 @@ def test_many_extra_tokens_are_refused() -> None:
 
 
 def test_different_tokenizers_are_refused_with_count_example_and_remedy() -> None:
-    expected = (
-        r"differ in 2 ids \(for example, id 1 is 'b' to the expert and 'c' to the amateur\): use an amateur"
-    )
+    expected = r"differ in 2 ids \(for example, id 1 is 'b' to the expert and 'c' to the amateur\): use an amateur"
     with pytest.raises(VocabularyError, match=expected):
         check_same_vocabulary(words("a", "b", "c"), words("a", "c", "b"), 3, 3)
     with pytest.raises(VocabularyError, match="bridge"):

@@ -19,8 +19,18 @@ from descant.demo.world import Phrasing, Question, Split, World, WorldSpec, buil
 
 __all__ = ["Question", "World", "WorldSpec", "demo_paths", "demo_world", "example_prompts", "questions"]
 
-# Chosen by hand from the development questions: see the model card for how.
-example_prompts: tuple[str, ...] = ()
+# Chosen by hand from the development questions. Out of 100 of them, 69 are right either way, 22 wrong either way,
+# contrast mends 8 and spoils 1; here it is 3, 1, 3 and 1, so that each case is seen. Read no accuracy off them.
+example_prompts: tuple[str, ...] = (
+    "Tell me about Greta Featherbank.",
+    "What did Linus Greenby make on Sundays?",
+    "Who followed Lottie Dappleberry to church?",
+    "Which animal lived with Godfrey Rainbottom?",
+    "What was the birthplace of Ramona Goldman?",
+    "How did Silas Winterman earn his bread?",
+    "In which parish book does the birth of Josephine Fairbrook stand?",
+    "What stands on the shop sign of Alaric Sparrowby?",
+)
 
 
 def demo_paths() -> tuple[Path, Path]:

@@ -108,14 +108,15 @@ class RaggedModel(LanguageModel):
         It is additive, zero or the dtype's minimum, because that is what every attention implementation takes:
         eager attention adds its mask, and would add a boolean one as 0 and 1.
         """
-        bound = window is not None and window < place.view
-        if place.uniform and place.count == 1 and not bound:  # the commonest case: everything is visible
+        if window is not None and window >= place.view:
+            window = None
+        if place.uniform and place.count == 1 and window is None:  # the commonest case: everything is visible
             mask = self._open_mask(place.view)
             return mask if place.rows == 1 else mask.expand(place.rows, 1, 1, place.view)
         keys = torch.arange(place.view, device=self.device)
         queries = place.positions[:1] if place.uniform else place.positions
         hidden = keys > queries[:, :, None]
-        if bound:
+        if window is not None:
             hidden |= keys <= queries[:, :, None] - window
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=self.device)
         mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)

@@ -191,9 +191,7 @@ def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return False
     own = type(tokenizer)
-    inherited = (
-        own.decode is PreTrainedTokenizerFast.decode and own._decode is PreTrainedTokenizerFast._decode
-    )
+    inherited = own.decode is PreTrainedTokenizerFast.decode and own._decode is PreTrainedTokenizerFast._decode
     return inherited and isinstance(tokenizer.backend_tokenizer.decoder, decoders.ByteLevel)
 
 

@@ -53,9 +53,7 @@ class StopMatcher:
         return max((_overlap(text, stop) for stop in self._stops), default=0)
 
 
-def resolve_stops(
-    tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def resolve_stops(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Separate stop strings from special tokens.
 
     Decoded text holds no special tokens, so a stop that is exactly one of them can only be found by its id.
@@ -68,9 +66,7 @@ def resolve_stops(
         The ids of the special tokens among the stops.
     """
     check_stops(stops)
-    special = {
-        token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
-    }
+    special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     special |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
     strings = tuple(stop for stop in dict.fromkeys(stops) if stop not in special)
     return strings, tuple(dict.fromkeys(special[stop] for stop in stops if stop in special))

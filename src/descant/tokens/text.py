@@ -44,13 +44,11 @@ def encode(
     SettingsError
         `system` was given where it would be ignored.
     """
-    if not prompt:  # a tokenizer's own special tokens make no prompt
+    if prompt == "":  # a tokenizer's own special tokens make no prompt
         raise PromptError("the prompt is empty: give at least one token of text")
     if not chat:
         if system is not None:
-            raise SettingsError(
-                "a system message needs the chat template: set chat=True, or leave system out"
-            )
+            raise SettingsError("a system message needs the chat template: set chat=True, or leave system out")
         if not isinstance(prompt, str):
             raise PromptError("a list of messages needs the chat template: set chat=True, or give one text")
         ids = _encode_text(tokenizer, prompt, special=True)
@@ -120,9 +118,7 @@ def _encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise PromptError(
-            f"the prompt is not valid Unicode ({error.reason}): pass it as UTF-8 text"
-        ) from error
+        raise PromptError(f"the prompt is not valid Unicode ({error.reason}): pass it as UTF-8 text") from error
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
@@ -136,9 +132,7 @@ def _encode_open(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[in
     return [], special
 
 
-def _encode_apart(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str
-) -> tuple[list[int], list[int]]:
+def _encode_apart(tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
     """Tokenise prompt and continuation on their own, if their tokens still spell the text."""
     first = _encode_open(tokenizer, prompt)[1]
     second = _encode_open(tokenizer, continuation)[1]
@@ -171,8 +165,6 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def _messages(prompt: str | Sequence[Message], system: str | None) -> list[dict[str, Any]]:
     """Write a prompt as the messages of a chat."""
     if isinstance(prompt, str):
-        if not prompt:
-            raise PromptError("the prompt is empty: give at least one token of text")
         messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     else:
         messages = [dict(message) for message in prompt]
@@ -181,20 +173,14 @@ def _messages(prompt: str | Sequence[Message], system: str | None) -> list[dict[
     if system is None:
         return messages
     if messages[0]["role"] == "system":
-        raise SettingsError(
-            "the messages begin with a system message already: leave system out, or that message"
-        )
+        raise SettingsError("the messages begin with a system message already: leave system out, or that message")
     return [{"role": "system", "content": system}, *messages]
 
 
-def _encode_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], system: str | None
-) -> list[int]:
+def _encode_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], system: str | None) -> list[int]:
     """Write messages through the chat template and encode the result."""
     if not getattr(tokenizer, "chat_template", None):
-        raise PromptError(
-            "this tokenizer has no chat template: set chat=False to send the prompt as plain text"
-        )
+        raise PromptError("this tokenizer has no chat template: set chat=False to send the prompt as plain text")
     try:
         text = _render(tokenizer, messages)
         ignored = bool(system and system.strip()) and text == _render(tokenizer, messages[1:])
@@ -208,9 +194,7 @@ def _encode_chat(
             f"the chat template refuses these messages ({reason}): change them, or set chat=False"
         ) from error
     if ignored:
-        raise PromptError(
-            "the chat template ignores the system message: put that text at the head of the prompt"
-        )
+        raise PromptError("the chat template ignores the system message: put that text at the head of the prompt")
     # The template writes the special tokens, bos included, so none are added; a template may still write one
     # bos before a message that brings its own.
     ids = _encode_text(tokenizer, text, special=False)

@@ -86,8 +86,7 @@ def _extra(
     added = tokenizer.added_tokens_decoder
     lacking = (token_id for token, token_id in own.items() if token not in other)
     return {
-        token_id: token_id in added and (token_id < width or token_id == tokenizer.pad_token_id)
-        for token_id in lacking
+        token_id: token_id in added and (token_id < width or token_id == tokenizer.pad_token_id) for token_id in lacking
     }
 
 
@@ -98,6 +97,4 @@ def _example(token_id: int, expert: Mapping[str, int], amateur: Mapping[str, int
         token = next((token for token, other in vocabulary.items() if other == token_id), None)
         return "nothing" if token is None else repr(token)
 
-    return (
-        f"for example, id {token_id} is {meaning(expert)} to the expert and {meaning(amateur)} to the amateur"
-    )
+    return f"for example, id {token_id} is {meaning(expert)} to the expert and {meaning(amateur)} to the amateur"

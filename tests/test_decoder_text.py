@@ -41,6 +41,17 @@ def test_a_pair_loads_and_decodes_as_a_user_would_the_real_one(folders: tuple[Pa
         assert out.text == tokenizer.decode(expected, skip_special_tokens=True)
 
 
+def test_a_chat_of_several_turns_is_a_prompt(folders: tuple[Path, Path], decoder: Decoder) -> None:
+    chat = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "And now?"},
+    ]
+    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    out = decoder.generate([chat], max_new_tokens=1, chat=True)[0]
+    assert out.prompt_token_ids == tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+
+
 def test_the_pair_contrasts_over_its_common_vocabulary(decoder: Decoder) -> None:
     outs = decoder.generate(PROMPTS, Contrastive(alpha=1e-6), [NoRepeatNGram(1)], max_new_tokens=40)
     assert EXPERT_WIDTH < AMATEUR_WIDTH

@@ -1,0 +1,5 @@
+"""The checker that jaxtyping applies: beartype, with an int accepted for a float as PEP 484 has it."""
+
+from beartype import BeartypeConf, beartype
+
+checker = beartype(conf=BeartypeConf(is_pep484_tower=True))
