@@ -111,6 +111,24 @@ def test_greedy_batches_equal_generate_row_by_row(
     ]
 
 
+def test_float32_decodes_what_generate_decodes() -> None:
+    model = architectures.build("qwen2", seed=1).float()
+    outs = Decoder(model).generate(PROMPTS, max_new_tokens=16)
+    assert [out.token_ids for out in outs] == [hf_generate(model, prompt, do_sample=False) for prompt in PROMPTS]
+
+
+def test_bfloat16_decodes_what_generate_decodes_up_to_ties() -> None:
+    """Every token is the best of a full pass over its own text, or within two units of bfloat16's last place."""
+    model = architectures.build("qwen2", seed=1).bfloat16()
+    outs = Decoder(model).generate(PROMPTS, max_new_tokens=16)
+    for prompt, out in zip(PROMPTS, outs, strict=True):
+        text = list(prompt)
+        for token in out.token_ids:
+            logits = oracle.last_logits(model, text).float()
+            assert float(logits[token]) >= float(logits.max()) - 2 * 2**-7 * float(logits.abs().max())
+            text.append(token)
+
+
 @pytest.mark.parametrize(
     ("processors", "settings"),
     [

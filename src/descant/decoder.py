@@ -357,9 +357,10 @@ class Decoder:
     def _record(self, method: Method, options: Options, seed: int | None) -> dict[str, Any]:
         """Return every resolved setting as plain data."""
         contrast = "amateur" in method.scoring.sources
+        settings = {**describe(options), **describe(method)}
+        del settings["name"]  # the dataclasses' own
         return {
-            **describe(options),
-            **describe(method),
+            **settings,
             "seed": seed,
             "eos_token_ids": list(self.eos_token_ids),
             "expert": _describe_model(self.expert),

@@ -1,6 +1,7 @@
 """Prompts as callers give them, checked and turned into rows of token ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from operator import index
 from typing import cast
 
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +26,8 @@ def as_list(prompts: Prompts) -> list[Prompt]:
     """
     if isinstance(prompts, str):
         return [prompts]
+    if not isinstance(prompts, Iterable):
+        raise PromptError(f"{prompts!r} is neither text nor a list of prompts; give one of them")
     listed: list[Prompt] = list(prompts)
     if any(isinstance(prompt, (int, Mapping)) for prompt in listed):
         raise PromptError("prompts is one row of token ids, or one chat; give a list of them: [[…]]")
@@ -52,14 +55,16 @@ def encode_prompt(
     """
     if system is not None and not chat:
         raise SettingsError("a system prompt is part of the chat template; give chat=True as well")
+    if not isinstance(prompt, (str, Iterable)):
+        raise PromptError(f"{prompt!r} is neither text nor a row of token ids; give one of them")
     if isinstance(prompt, str):
         return encode(require_tokenizer(tokenizer, "a prompt that is text"), prompt, chat=chat, system=system)
-    if prompt and isinstance(prompt[0], Mapping):
+    if len(prompt) and isinstance(prompt[0], Mapping):
         chatting = require_tokenizer(tokenizer, "a chat")
         return encode(chatting, cast(Sequence[Message], prompt), chat=chat, system=system)
     if chat:
         raise SettingsError("the chat template takes texts, not token ids; give text or leave chat off")
-    return [int(token) for token in cast(Sequence[int], prompt)]
+    return _row(cast(Sequence[int], prompt))
 
 
 def encode_pair(
@@ -76,8 +81,17 @@ def encode_pair(
         return encode_continuation(require_tokenizer(tokenizer, "text to score"), prompt, continuation)
     if isinstance(prompt, str) or isinstance(continuation, str):
         raise PromptError("prompt and continuation must both be texts, or both token ids")
-    rows = cast(tuple[Sequence[int], Sequence[int]], (prompt, continuation))
-    return [int(token) for token in rows[0]], [int(token) for token in rows[1]]
+    return _row(cast(Sequence[int], prompt)), _row(cast(Sequence[int], continuation))
+
+
+def _row(tokens: Sequence[int]) -> list[int]:
+    """Return token ids as integers, whatever holds them; a float is no token id."""
+    try:
+        return [index(token) for token in tokens]
+    except TypeError as error:
+        raise PromptError(
+            f"a prompt is neither text nor a row of integer token ids ({error}); give one of them"
+        ) from error
 
 
 def check_tokens(tokens: Sequence[int], *, width: int, context: int | None, room: int) -> None:
