@@ -4,10 +4,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from jaxtyping import config, install_import_hook
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 install_import_hook("descant", "typecheck.checker")
+settings.register_profile("descant", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("descant")
 
 import torch  # noqa: E402
 

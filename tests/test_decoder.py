@@ -349,3 +349,125 @@ def test_contrastive_sampling_draws_from_the_softmax_of_its_scores() -> None:
     pairs = [pair for pair in pairs if pair[0] > 0]
     statistic = chisquare([pair[1] for pair in pairs], [pair[0] for pair in pairs])
     assert statistic.pvalue > 1e-6
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0, 3.0, 2.0, 8.0],
+    "original_max_position_embeddings": 12,
+    "short_mscale": 1.0,
+    "long_mscale": 1.0,
+}
+
+
+@pytest.mark.parametrize("name", ["phi3", "phimoe"])
+def test_longrope_switches_row_by_row_as_generate_does(name: str) -> None:
+    """Its rotary embedding depends on the longest text of a pass, and generate starts afresh where it switches."""
+    model = architectures.build(name, seed=1, rope_parameters=LONGROPE, original_max_position_embeddings=12)
+    outs = Decoder(model).generate(PROMPTS, max_new_tokens=16)
+    assert [out.token_ids for out in outs] == [hf_generate(model, prompt, do_sample=False) for prompt in PROMPTS]
+
+
+def test_an_amateur_in_training_mode_is_put_to_work() -> None:
+    amateur = architectures.build("gpt2", seed=2, n_layer=1)
+    amateur.train()
+    decoder = Decoder(EXPERT, amateur=amateur)
+    scores = [decoder.score([[3, 4, 5]], [[7, 8, 9]], Contrastive(alpha=1e-9))[0] for _ in range(2)]
+    assert scores[0] == scores[1]
+
+
+def test_a_banned_head_scores_as_it_was_generated() -> None:
+    decoder = Decoder(EXPERT, amateur=AMATEUR)
+    method = (Contrastive(alpha=1.0), [NoRepeatNGram(1)])
+    outs = decoder.generate(PROMPTS, *method, max_new_tokens=20)
+    scores = decoder.score(PROMPTS, [out.token_ids for out in outs], *method)
+    for score, out in zip(scores, outs, strict=True):
+        assert score.logprobs == pytest.approx(out.logprobs, abs=1e-9)
+
+
+@pytest.mark.parametrize("form", ["difference", "beta", "released"])
+def test_contrastive_log_probabilities_equal_the_oracle(form: str) -> None:
+    setting, arguments = SCORINGS[form]
+    decoder = Decoder(EXPERT, amateur=AMATEUR)
+    out = decoder.generate([PROMPTS[2]], setting, max_new_tokens=8)[0]
+    other = [(token + 1) % 97 for token in out.token_ids]
+    [score] = decoder.score([PROMPTS[2]], [other], setting)
+    text = list(PROMPTS[2])
+    for token, logprob in zip(out.token_ids, out.logprobs, strict=True):
+        scores = oracle.contrastive(
+            oracle.last_logits(EXPERT, text), oracle.last_logits(AMATEUR, text), **arguments
+        )  # fmt: skip
+        assert logprob == pytest.approx(float(torch.tensor(scores).double().log_softmax(-1)[token]), abs=1e-5)
+        text.append(token)
+    text = list(PROMPTS[2])
+    for token, logprob in zip(other, score.logprobs, strict=True):
+        scores = oracle.contrastive(
+            oracle.last_logits(EXPERT, text), oracle.last_logits(AMATEUR, text), **arguments
+        )  # fmt: skip
+        expected = float(torch.tensor(scores).double().log_softmax(-1)[token])
+        assert logprob == expected or logprob == pytest.approx(expected, abs=1e-5)
+        text.append(token)
+    assert float("-inf") in score.logprobs
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_recurrent_experts_join_and_leave_batches_with_an_attention_amateur(batch_size: int) -> None:
+    expert = architectures.build("mamba", seed=1)
+    expert.generation_config.eos_token_id = [5, 17, 60, 33]
+    outs = Decoder(expert, amateur=AMATEUR).generate(
+        PROMPTS, Contrastive(alpha=0.05), max_new_tokens=12, batch_size=batch_size
+    )
+    for prompt, out in zip(PROMPTS, outs, strict=True):
+        expected = oracle.decode(
+            prompt, oracle.full(expert), oracle.full(AMATEUR), alpha=0.05, eos=[5, 17, 60, 33]
+        )  # fmt: skip
+        assert out.token_ids == expected
+
+
+def test_a_long_prompt_is_one_pass_where_parts_would_be_read_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    import descant.models.sources
+    import descant.score
+
+    monkeypatch.setattr(descant.models.sources, "_ROW_TOKENS", 4)
+    monkeypatch.setattr(descant.score, "_ENTRIES", 1)
+    model = architectures.build("mamba", seed=1)
+    passes = 0
+    forward = model.backbone.forward
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.backbone, "forward", counted)
+    Decoder(model).generate([[3] * 30], max_new_tokens=1)
+    assert passes == 1
+    Decoder(model).score([[3] * 30], [[4] * 9])
+    assert passes == 2
+
+
+def test_processors_see_histories_that_outgrow_their_buffer() -> None:
+    processors = [RepetitionPenalty(1.5)]
+    out = Decoder(EXPERT).generate([PROMPTS[0]], processors=processors, max_new_tokens=100)[0]
+    expected = EXPERT.generate(
+        torch.tensor([PROMPTS[0]]), attention_mask=torch.ones(1, 5, dtype=torch.long), max_new_tokens=100,
+        do_sample=False, repetition_penalty=1.5,
+    )  # fmt: skip
+    assert out.token_ids == expected[0, 5:].tolist()
+
+
+def test_left_padded_sampling_is_what_ragged_sampling_draws() -> None:
+    """Prompts of different lengths: generate pads on the left, descant does not pad."""
+    model = architectures.build("qwen2", seed=3)
+    width = max(map(len, PROMPTS))
+    ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in PROMPTS])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in PROMPTS])
+    torch.manual_seed(1)
+    expected = model.generate(ids, attention_mask=mask, do_sample=True, top_k=10, max_new_tokens=12)[:, width:]
+    torch.manual_seed(1)
+    outs = Decoder(model).generate(
+        PROMPTS, processors=[TopK(10)], strategy=Sample(rng="transformers"), max_new_tokens=12
+    )  # fmt: skip
+    assert [out.token_ids for out in outs] == expected.tolist()

@@ -95,9 +95,15 @@ def prepare_amateur(amateur: Amateur, expert: Architecture) -> AmateurFactory:
                 f"Window holds the name {amateur.model!r}; load it with Decoder.from_pretrained, or give a model"
             )
         seen, tokens = inspect_model(amateur.model), amateur.tokens
+        amateur.model.eval()
+        if seen.context is not None and tokens > seen.context:
+            raise SettingsError(
+                f"a window of {tokens} tokens does not fit the amateur's context of {seen.context}; choose a smaller one"
+            )
         return AmateurFactory(lambda: WindowModel(seen, tokens), seen.width, None)
     if isinstance(amateur, PreTrainedModel):
         other = inspect_model(amateur)
+        amateur.eval()
         return AmateurFactory(lambda: open_model(other), other.width, other.context)
     raise SettingsError(
         f"{type(amateur).__name__} is not an amateur; give a PreTrainedModel, EarlyExit(layer) or Window(model, tokens)"

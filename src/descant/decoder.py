@@ -12,7 +12,7 @@ from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare
 from descant.choice import row_generator
 from descant.describe import describe
 from descant.engine import Engine, Method
-from descant.errors import PromptError, SettingsError, VocabularyError
+from descant.errors import DescantError, PromptError, SettingsError, VocabularyError
 from descant.models import inspect_model, open_model
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.models.sources import Sources
@@ -120,18 +120,19 @@ class Decoder:
         """
         safety = {"allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
 
-        def load(name: Name, revision: str | None) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-            tokenizer = load_tokenizer(fspath(name), trust_remote_code=trust_remote_code, revision=revision)
-            return tokenizer, load_model(fspath(name), device=device, dtype=dtype, revision=revision, **safety)
+        def load(name: Name, revision: str | None = None) -> PreTrainedModel:
+            return load_model(fspath(name), device=device, dtype=dtype, revision=revision, **safety)
 
-        tokenizer, model = load(expert, revision)
-        if isinstance(amateur, (str, PathLike)):
-            amateur_tokenizer, other = load(amateur, None)
-            return cls(model, tokenizer, other, amateur_tokenizer=amateur_tokenizer)
-        if isinstance(amateur, Window) and isinstance(amateur.model, str):
-            amateur_tokenizer, other = load(amateur.model, None)
-            return cls(model, tokenizer, Window(other, amateur.tokens), amateur_tokenizer=amateur_tokenizer)
-        return cls(model, tokenizer, amateur)
+        # Tokenizers first: a name that is wrong fails before any weights are read.
+        tokenizer = load_tokenizer(fspath(expert), trust_remote_code=trust_remote_code, revision=revision)
+        name = amateur.model if isinstance(amateur, Window) else amateur
+        if not isinstance(name, (str, PathLike)):
+            assert not isinstance(amateur, (str, PathLike))
+            return cls(load(expert, revision), tokenizer, amateur)
+        amateur_tokenizer = load_tokenizer(fspath(name), trust_remote_code=trust_remote_code)
+        model, other = load(expert, revision), load(name)
+        part = Window(other, amateur.tokens) if isinstance(amateur, Window) else other
+        return cls(model, tokenizer, part, amateur_tokenizer=amateur_tokenizer)
 
     @classmethod
     def demo(cls, *, device: str = "auto", amateur: EarlyExit | None = None) -> "Decoder":
@@ -210,14 +211,22 @@ class Decoder:
         OutOfMemoryError
             If the rows cannot fit, with the figure.
         DecodingError
-            If logits are not finite numbers, or processors forbid every token.
+            If logits are not finite numbers, or processors forbid every token. `error.outputs` holds the rows that
+            had ended by then.
         """
         options = Options(
             scoring, tuple(processors), strategy, max_new_tokens, stop, ignore_eos, seed,
             chat, system, top_logprobs, trace, batch_size,
         )  # fmt: skip
         run = self._run(prompts, options, follow=False)
-        outputs = {piece.index: piece.output for piece in run.pieces(cancelled) if piece.output is not None}
+        outputs: dict[int, Output] = {}
+        try:
+            for piece in run.pieces(cancelled):
+                if piece.output is not None:
+                    outputs[piece.index] = piece.output
+        except DescantError as error:
+            error.outputs = outputs
+            raise
         return [outputs[index] for index in range(len(outputs))]
 
     def stream(
@@ -281,7 +290,7 @@ class Decoder:
         if batch_size < 1:
             raise SettingsError(f"batch_size is {batch_size}; give at least 1")
         pairs = [encode_pair(self.tokenizer, text, end) for text, end in zip(texts, ends, strict=True)]
-        context, width = self._context(scoring), self._architecture.width
+        context, width = self._context(scoring), self._read_width(scoring)
         for prompt, end in pairs:
             check_tokens(prompt, width=width, context=context, room=len(end))
             check_tokens(end, width=width, context=None, room=0)
@@ -316,7 +325,7 @@ class Decoder:
             top_logprobs=options.top_logprobs,
             trace=self._token_text if options.trace else None,
         )
-        rows = self._rows(texts, options, self._context(scoring), seed or 0, follow=follow)
+        rows = self._rows(texts, options, scoring, seed or 0, follow=follow)
         return Run(engine, rows, self._record(method, options, seed), self.tokenizer)
 
     @staticmethod
@@ -331,12 +340,12 @@ class Decoder:
         return options.seed
 
     def _rows(
-        self, texts: Sequence[list[int]], options: Options, context: int | None, seed: int, *, follow: bool
+        self, texts: Sequence[list[int]], options: Options, scoring: Scoring, seed: int, *, follow: bool
     ) -> list[Row]:
-        ending = self._ending(options)
+        ending, context, width = self._ending(options), self._context(scoring), self._read_width(scoring)
         rows = []
         for index, tokens in enumerate(texts):
-            check_tokens(tokens, width=self._architecture.width, context=context, room=1)
+            check_tokens(tokens, width=width, context=context, room=min(1, options.max_new_tokens))
             limit = len(tokens) + options.max_new_tokens
             follower = None
             if self.tokenizer is not None and (follow or ending.strings):
@@ -367,6 +376,10 @@ class Decoder:
             "amateur": _describe_model(self.amateur) if contrast else None,
         }
 
+    def _read_width(self, scoring: Scoring) -> int:
+        """Return the width of the vocabulary that every model read by a scoring has."""
+        return self._width if "amateur" in scoring.sources else self._architecture.width
+
     def _scoring(self, scoring: Scoring | None) -> Scoring:
         if scoring is None:
             return Contrastive() if self._amateur is not None else Likelihood()
@@ -383,8 +396,7 @@ class Decoder:
     def _sources(self, scoring: Scoring) -> Sources:
         contrast = "amateur" in scoring.sources
         amateur = self._amateur.open() if contrast and self._amateur is not None else None
-        width = self._width if contrast else self._architecture.width
-        return Sources(open_model(self._architecture), amateur, width)
+        return Sources(open_model(self._architecture), amateur, self._read_width(scoring))
 
     def _context(self, scoring: Scoring) -> int | None:
         bounds = [self._architecture.context]

@@ -1,18 +1,48 @@
 """Settings as plain data, so that every result records what made it."""
 
 import dataclasses
+import math
+import re
+from collections.abc import Mapping
 from typing import Any
+
+_LISTED = 64
+"""The most numbers of a tensor that are listed; of a larger one the shape is recorded."""
 
 
 def describe(value: Any) -> Any:
-    """Return settings as something JSON can hold: a dataclass becomes its name and its fields."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"name": type(value).__name__, **fields}
-    if value is None or isinstance(value, (str, int, float, bool)):
+    """Return settings as something JSON can hold, the same in every process.
+
+    A dataclass becomes its name and its fields, any other object its class's name and its attributes; objects
+    among those attributes (a model, say) are named only. Arrays are listed if they are small.
+    """
+    return _describe(value, attributes=True)
+
+
+def _describe(value: Any, *, attributes: bool) -> Any:
+    def inner(item: Any) -> Any:
+        return _describe(item, attributes=attributes)
+
+    if value is None or isinstance(value, (str, int, float)):
         return value
-    if isinstance(value, dict):
-        return {str(key): describe(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: inner(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
+    if isinstance(value, Mapping):
+        return {_text(str(key)): inner(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [describe(item) for item in value]
-    return repr(value)
+        return [inner(item) for item in value]
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        if math.prod(value.shape) <= _LISTED:
+            return inner(value.tolist())
+        return {"name": type(value).__name__, "shape": list(value.shape), "dtype": str(value.dtype)}
+    if not hasattr(value, "__dict__") or hasattr(value, "__qualname__"):  # a dtype, say; a class or a function
+        return _text(repr(value))
+    held = vars(value) if attributes else {}
+    described = {name: _describe(item, attributes=False) for name, item in held.items() if name != "name"}
+    return {"name": type(value).__name__, **described}
+
+
+def _text(text: str) -> str:
+    """Leave the addresses out of a printed object."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", text)

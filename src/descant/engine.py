@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from descant import choice
+from descant.distribution import process
 from descant.errors import DecodingError
 from descant.models.sources import Sources
 from descant.processors.base import History, Processor
@@ -112,16 +113,17 @@ class Engine:
         self._admit()
         rows = self.rows
         logits, raw = self._score()
-        scores, logprobs = self._process(logits, raw)
+        history = self._history.view() if self._history is not None else None
+        scores, logprobs = process(self.method.processors, history, raw, logits["expert"])
+        self._check(logits, scores, logprobs[:, 0])
         draws = Draws([row.generator for row in rows], [row.index for row in rows], self.batch_rows)
         ids = self.method.strategy.choose(scores, draws)
-        chosen = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
-        if any(map(math.isnan, chosen)):
-            self._check(logits, scores.amax(-1).tolist())
+        chosen = logprobs.gather(-1, ids[:, None])[:, 0]
+        self._check(logits, scores, chosen)
         self._record(logits, raw, scores, ids)
         if self._history is not None:
             self._history.append(ids)
-        for row, token_id, logprob in zip(rows, ids.tolist(), chosen, strict=True):
+        for row, token_id, logprob in zip(rows, ids.tolist(), chosen.tolist(), strict=True):
             row.append(token_id, logprob)
         self._retire()
         return rows
@@ -175,48 +177,24 @@ class Engine:
             return scoring.skips_settled
         return len(self.rows) <= _SELECTIVE_ROWS
 
-    def _process(
-        self, logits: Mapping[str, Logits], scores: Float[Tensor, "n vocab"]
-    ) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, "n vocab"]]:
-        """Apply the processors; return the scores and the log-probabilities that they define.
-
-        Where the processors forbid every token that the scoring allows (a repetition ban that hits the only member
-        of the plausibility head), the row falls back, for this step, to the expert's own ranking under the same
-        processors.
-        """
-        processed = self._apply(scores)
-        logprobs = processed.log_softmax(-1)
-        # The softmax of a row without any finite score, or with one that is not a number, is NaN throughout.
-        if not any(map(math.isnan, logprobs[:, 0].tolist())):
-            return processed, logprobs
-        best = processed.amax(-1)
-        self._check(logits, best.tolist())
-        processed = torch.where((best == -math.inf)[:, None], self._apply(logits["expert"]), processed)
-        for row, least in zip(self.rows, processed.amax(-1).tolist(), strict=True):
-            if least == -math.inf:
-                raise DecodingError(
-                    f"the processors forbid every token at step {len(row.logprobs)} of row {row.index}; "
-                    "allow more tokens (bad words, logit bias and bans exclude the whole vocabulary)"
-                )
-        return processed, processed.log_softmax(-1)
-
-    def _apply(self, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
-        if self._history is not None:
-            history = self._history.view()
-            for processor in self.method.processors:
-                scores = processor(history, scores)
-        return scores
-
-    def _check(self, logits: Mapping[str, Logits], best: Sequence[float]) -> None:
-        """Raise if a row's best score is not a number, naming the source that broke."""
-        for place, (row, score) in enumerate(zip(self.rows, best, strict=True)):
-            if score == -math.inf or math.isfinite(score):
+    def _check(
+        self, logits: Mapping[str, Logits], scores: Float[Tensor, "n vocab"], logprobs: Float[Tensor, " n"]
+    ) -> None:
+        """Raise if a row's log-probability is not a number: name the source that broke, or the processors."""
+        for place, (row, logprob) in enumerate(zip(self.rows, logprobs.tolist(), strict=True)):
+            if not math.isnan(logprob):
                 continue
+            where = f"at step {len(row.logprobs)} of row {row.index}"
+            if float(scores[place].amax()) == -math.inf:
+                raise DecodingError(
+                    f"the processors forbid every token {where}; allow more tokens (bad words, logit bias and bans "
+                    "exclude the whole vocabulary)"
+                )
             broken = [name for name, values in logits.items() if not values[place].isfinite().all()]
             source = f"logits of the {' and the '.join(broken)}" if broken else "scores after the processors"
             raise DecodingError(
-                f"the {source} are not finite numbers at step {len(row.logprobs)} of row {row.index}; the checkpoint "
-                'is damaged or overflows its dtype: try dtype="float32"'
+                f"the {source} are not finite numbers {where}; the checkpoint is damaged or overflows its dtype: try "
+                'dtype="float32"'
             )
 
     def _record(
@@ -253,14 +231,20 @@ class _HistoryBuffer:
         )
 
     def add_rows(self, rows: Sequence[Row], device: torch.device) -> None:
-        width = max(self._tokens.shape[1], *(row.limit for row in rows))
-        grown = torch.zeros(len(self._lengths) + len(rows), width, dtype=torch.int64, device=device)
-        grown[: len(self._lengths), : self._tokens.shape[1]] = self._tokens
-        for place, row in enumerate(rows, start=len(self._lengths)):
-            grown[place, : len(row.tokens)] = torch.tensor(row.tokens)
-        self._tokens = grown
+        held = len(self._lengths)
+        self._resize(held + len(rows), max(len(row.tokens) for row in rows), device)
+        for place, row in enumerate(rows, start=held):
+            self._tokens[place, : len(row.tokens)] = torch.tensor(row.tokens)
         self._lengths += [len(row.tokens) for row in rows]
         self._prompt_lengths += [row.prompt_length for row in rows]
+
+    def _resize(self, rows: int, width: int, device: torch.device) -> None:
+        """Make room for rows and for tokens, of which there is half as much again."""
+        if width > self._tokens.shape[1]:
+            width = width + width // 2 + 16
+        grown = torch.zeros(rows, max(width, self._tokens.shape[1]), dtype=torch.int64, device=device)
+        grown[: len(self._lengths), : self._tokens.shape[1]] = self._tokens[: len(self._lengths)]
+        self._tokens = grown
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         self._tokens = self._tokens[list(rows)]
@@ -268,6 +252,8 @@ class _HistoryBuffer:
         self._prompt_lengths = [self._prompt_lengths[row] for row in rows]
 
     def append(self, ids: Tensor) -> None:
+        if max(self._lengths) == self._tokens.shape[1]:
+            self._resize(len(self._lengths), max(self._lengths) + 1, self._tokens.device)
         places = torch.arange(len(self._lengths), device=self._tokens.device)
         self._tokens[places, torch.tensor(self._lengths, device=self._tokens.device)] = ids
         self._lengths = [length + 1 for length in self._lengths]

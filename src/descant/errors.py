@@ -14,9 +14,21 @@ with 2 where the input was unusable (`UsageError` and below) and with 1 otherwis
     └── DecodingError                    a step failed: logits that are not numbers, no token left to choose
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class DescantError(Exception):
-    """Base of every error that descant raises on purpose."""
+    """Base of every error that descant raises on purpose.
+
+    Attributes
+    ----------
+    outputs
+        Where `Decoder.generate` failed on the way: the outputs of the rows that had ended, by their place in the call.
+    """
+
+    outputs: Mapping[int, Any] = MappingProxyType({})
 
 
 class UsageError(DescantError, ValueError):

@@ -115,11 +115,17 @@ class Row:
             self.finish("length")
 
     def finish(self, reason: FinishReason) -> None:
-        """End the row."""
-        self.finish_reason = reason
+        """End the row.
+
+        Text that was held back may complete a stop string now: a byte-fallback tokenizer's newline, say, which is
+        certain only once the next token is known not to continue it.
+        """
         self.ended_at = time.perf_counter()
         if self.follower is not None:
             self.follower.finish()
+            if self.follower.matched:
+                reason = "stop"
+        self.finish_reason = reason
 
     def timing(self) -> Timing:
         """Return the row's times; it must have ended."""

@@ -53,7 +53,7 @@ class Run:
         for row in rows:
             characters, tokens = self._shown[row.index]
             text = row.follower.text[characters:] if row.follower is not None else ""
-            if not text and row.finish_reason is None:
+            if row.follower is not None and not text and row.finish_reason is None:
                 continue
             new = row.tokens[row.prompt_length + tokens :]
             self._shown[row.index] = (characters + len(text), tokens + len(new))

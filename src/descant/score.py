@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from descant.distribution import process
 from descant.errors import DecodingError
 from descant.models.sources import Sources
 from descant.processors.base import History, Processor
@@ -35,9 +36,12 @@ def score_continuations(
     pairs
         Prompts and continuations, each of one token at least.
     """
-    sources.reserve(len(pairs), max(len(prompt) + len(end) for prompt, end in pairs))
+    longest = max(len(prompt) + len(end) for prompt, end in pairs)
+    sources.reserve(len(pairs), longest)
     sources.add_rows(len(pairs))
-    block = max(1, _ENTRIES // (len(pairs) * sources.width))
+    block = max(1, _ENTRIES // (len(pairs) * max(sources.width, longest)))
+    if not all(model.continues_in_blocks for model in sources.models):
+        block = longest  # further blocks would be read token by token
     logprobs: list[list[float]] = [[] for _ in pairs]
     active = list(range(len(pairs)))
     while active:
@@ -52,8 +56,10 @@ def score_continuations(
             scoring.sources, [text[: stop - 1] for text, (_, stop) in zip(texts, spans, strict=True)], keep
         )
         for place, (pair, text, (start, stop)) in enumerate(zip(active, texts, spans, strict=True)):
-            scores = scoring({name: logits[place, -(stop - start) :] for name, logits in read.items()})
-            logprobs[pair] += _token_logprobs(scores, processors, text, len(pairs[pair][0]), start, stop)
+            logits = {name: values[place, -(stop - start) :] for name, values in read.items()}
+            history = _history(text, len(pairs[pair][0]), start, stop, sources.device) if processors else None
+            _, known = process(processors, history, scoring(logits), logits["expert"])
+            logprobs[pair] += _chosen(known, text[start:stop], start - len(pairs[pair][0]))
         unfinished = [place for place, pair in enumerate(active) if len(logprobs[pair]) < len(pairs[pair][1])]
         if len(unfinished) < len(active):
             sources.keep_rows(unfinished)
@@ -61,32 +67,24 @@ def score_continuations(
     return [Score(end, values) for (_, end), values in zip(pairs, logprobs, strict=True)]
 
 
-def _token_logprobs(
-    scores: Float[Tensor, "positions vocab"],
-    processors: Sequence[Processor],
-    text: Sequence[int],
-    prompt_length: int,
-    start: int,
-    stop: int,
-) -> list[float]:
-    """Return the log-probabilities of tokens `start … stop − 1` of a text from the scores at their positions."""
-    device = scores.device
-    tokens = torch.tensor(text, device=device)
-    if processors:
-        count = stop - start
-        history = History(
-            tokens[None, : stop - 1].expand(count, -1),
-            torch.arange(start, stop, device=device),
-            torch.full((count,), prompt_length, device=device),
-        )
-        for processor in processors:
-            scores = processor(history, scores)
-    logprobs: list[float] = scores.log_softmax(-1).gather(-1, tokens[start:stop, None])[:, 0].tolist()
-    for place, value in enumerate(logprobs):
+def _history(text: Sequence[int], prompt_length: int, start: int, stop: int, device: torch.device) -> History:
+    """Return what precedes tokens `start … stop − 1` of a text."""
+    count = stop - start
+    return History(
+        torch.tensor(text[: stop - 1], device=device).expand(count, -1),
+        torch.arange(start, stop, device=device),
+        torch.full((count,), prompt_length, device=device),
+    )
+
+
+def _chosen(logprobs: Float[Tensor, "positions vocab"], tokens: Sequence[int], place: int) -> list[float]:
+    """Return the log-probabilities of the given tokens, of which the first is number `place` of its continuation."""
+    ids = torch.tensor(tokens, device=logprobs.device)
+    values: list[float] = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
+    for number, value in enumerate(values, start=place):
         if math.isnan(value):
             raise DecodingError(
-                f"the scores at token {start + place - prompt_length} of a continuation are not finite numbers; the "
-                'checkpoint is damaged or overflows its dtype (try dtype="float32"), or the processors forbid every '
-                "token"
+                f"the scores at token {number} of a continuation are not finite numbers: the checkpoint is damaged or "
+                'overflows its dtype (try dtype="float32"), or the processors forbid every token'
             )
-    return logprobs
+    return values

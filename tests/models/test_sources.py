@@ -11,8 +11,17 @@ import architectures
 from descant import Decoder, EarlyExit, Likelihood
 from descant.models import inspect_model, open_model, sources
 from descant.models.early_exit import make_exit
+from descant.models.window import WindowModel
 
 MODEL = architectures.build("qwen2 windowed")
+
+
+class Held(WindowModel):
+    """A model that holds rows of given lengths."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        super().__init__(inspect_model(MODEL), 1)
+        self._rows = [[0] * length for length in lengths]
 
 
 @given(
@@ -28,7 +37,7 @@ def test_passes_cover_every_unread_token_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_ROW_TOKENS", row_tokens)
         patch.setattr(sources, "_PASS_TOKENS", pass_tokens)
-        passes = list(sources._unread([held for held, _ in rows], texts, keep))
+        passes = list(sources._unread(Held([held for held, _ in rows]), texts, keep))
     read = [list(text[:held]) for text, (held, _) in zip(texts, rows, strict=True)]
     wanted = []
     for part in passes:

@@ -94,7 +94,10 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
     encoder = getattr(config, "is_encoder_decoder", False)
-    bidirectional = hasattr(config, "is_decoder") and hasattr(config, "type_vocab_size") and not config.is_decoder
+    # Encoders of BERT's kind have a language model's head too, and say so by a flag; GPT-NeoX has the flag without
+    # its meaning. XLM says it by another.
+    bidirectional = getattr(config, "is_decoder", None) is False and config.model_type not in VERIFIED
+    bidirectional = bidirectional or getattr(config, "causal", True) is False
     if head is None or encoder or bidirectional or not model.can_generate():
         raise LoadError(
             f"{type(model).__name__} is not a causal language model; load one whose class name ends in "
@@ -127,6 +130,8 @@ def _why_not_ragged(model: PreTrainedModel, config: Any) -> str:
         return f"{kind} keeps a recurrent state, which has no record of earlier positions"
     if not types <= {"full_attention", "sliding_attention"}:
         return f"{kind} has layers other than attention with a full or sliding window ({', '.join(sorted(types))})"
+    if "longrope" in _rope_types(getattr(config, "rope_parameters", None)):
+        return f"{kind} with longrope changes the positions of a whole pass with the longest text in it"
     if kind == "falcon" and config.alibi:
         return "falcon with ALiBi derives positions from a padding mask"
     if kind not in VERIFIED:
@@ -138,6 +143,13 @@ def _why_not_ragged(model: PreTrainedModel, config: Any) -> str:
             'call model.set_attn_implementation("sdpa") first'
         )
     return ""
+
+
+def _rope_types(parameters: Any) -> set[str]:
+    """Return the kinds of rotary embedding in a configuration, which may have one for each layer type."""
+    if not isinstance(parameters, dict):
+        return set()
+    return {str(parameters.get("rope_type"))}.union(*(_rope_types(value) for value in parameters.values()))
 
 
 def _windows(config: Any) -> dict[str, int | None]:

@@ -26,12 +26,15 @@ class LanguageModel(ABC):
         Where its logits are.
     can_truncate
         Whether `truncate` works, which speculation needs.
+    continues_in_blocks
+        Whether a row that has been read in part reads further tokens in one pass; otherwise each takes its own.
     """
 
     width: int
     context: int | None
     device: torch.device
     can_truncate: bool = True
+    continues_in_blocks: bool = True
 
     @property
     @abstractmethod
@@ -83,12 +86,19 @@ class LanguageModel(ABC):
             "decode without speculation, or choose an attention-only model"
         )
 
-    def reserve(self, rows: int, length: int) -> None:
+    def reserve(self, rows: int, length: int, beside: "Sequence[LanguageModel]" = ()) -> None:
         """Check that `rows` rows of `length` tokens will fit, as far as can be told. Does not allocate.
+
+        Parameters
+        ----------
+        rows, length
+            What the decode may reach.
+        beside
+            Models whose own reservations must fit as well.
 
         Raises
         ------
         OutOfMemoryError
             With the figure, if they cannot.
         """
-        del rows, length
+        del rows, length, beside

@@ -125,16 +125,21 @@ class RaggedCache(Cache):
         self.capacity = 0
         self.planned_rows = 0
         self.planned_length = 0
+        self.beside: tuple[RaggedCache, ...] = ()
         self.layer_bytes = 0  # of one token in one layer; 0 until the first keys arrive
         self.device = torch.device("cpu")
         self.placement: Placement
         self.row_index: Tensor
         super().__init__(layers=[RaggedLayer(self) for _ in range(layers)])
 
-    def plan(self, rows: int, length: int) -> None:
-        """Announce the size a decode may reach: refused at once if it cannot fit, never allocated ahead of need."""
+    def plan(self, rows: int, length: int, beside: "Sequence[RaggedCache]") -> None:
+        """Announce the size a decode may reach: refused at once if it cannot fit, never allocated ahead of need.
+
+        Caches `beside` this one will grow to their own announced sizes, and that memory is not free.
+        """
         self.planned_rows = max(rows, self.planned_rows)
         self.planned_length = max(length, self.planned_length)
+        self.beside = tuple(beside)
         if self.layer_bytes:
             self.check_fits(self.planned_rows, self.planned_length)
 
@@ -172,17 +177,21 @@ class RaggedCache(Cache):
         """Return the bytes that keys and values of `rows` rows of `length` tokens take."""
         return self.layer_bytes * len(self.layers) * rows * length
 
+    def outstanding(self, rows: int, length: int) -> int:
+        """Return the bytes still to be allocated until rows of this length are held; 0 before the first keys."""
+        held = self.nbytes() if any(self._allocated()) else 0
+        return max(0, self.needed(rows, length) - held)
+
     def check_fits(self, rows: int, length: int) -> None:
         """Raise `OutOfMemoryError` with the figure if rows of this length cannot be held."""
-        extra = self.needed(rows, length) - self.needed(
-            *((self.capacity_rows, self.capacity) if any(self._allocated()) else (0, 0))
-        )
-        free = free_memory(self.device)
+        extra = self.outstanding(rows, length)
+        promised = sum(cache.outstanding(cache.planned_rows, cache.planned_length) for cache in self.beside)
+        free = free_memory(self.device) - promised
         if extra > free:
             raise OutOfMemoryError(
                 f"the key-value cache for {rows} rows of {length} tokens needs {extra / 2**30:,.1f} GiB more, but "
-                f"{free / 2**30:,.1f} GiB are free on {self.device}; lower max_new_tokens, shorten the prompts, or "
-                "decode fewer rows at once"
+                f"{max(0, free) / 2**30:,.1f} GiB are free on {self.device}; lower max_new_tokens, shorten the prompts, "
+                "or decode fewer rows at once"
             )
 
     def _allocated(self) -> Iterator[RaggedLayer]:

@@ -35,6 +35,8 @@ class RaggedModel(LanguageModel):
         self.context = architecture.context
         self.cache = RaggedCache(architecture.layers)
         self._zeros = torch.zeros(1, 1, 1, 0)
+        config = architecture.model.config.get_text_config()
+        self._plain_prefill = config._attn_implementation == "sdpa" and set(architecture.windows.values()) == {None}
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -52,8 +54,8 @@ class RaggedModel(LanguageModel):
             raise ValueError(f"cannot truncate rows of {held} tokens to {list(lengths)}")
         self.cache.lengths = list(lengths)
 
-    def reserve(self, rows: int, length: int) -> None:
-        self.cache.plan(rows, length)
+    def reserve(self, rows: int, length: int, beside: Sequence[LanguageModel] = ()) -> None:
+        self.cache.plan(rows, length, [model.cache for model in beside if isinstance(model, RaggedModel)])
 
     def forward(
         self, tokens: Sequence[Sequence[int]], *, keep: int = 1, first_row: int = 0
@@ -92,8 +94,10 @@ class RaggedModel(LanguageModel):
         self.cache.commit(counts)
         return list(logits.split(len(counts))) if exits else [logits]
 
-    def _masks(self, place: Placement) -> Tensor | dict[str, Tensor]:
+    def _masks(self, place: Placement) -> Tensor | dict[str, Tensor] | None:
         windows = self.architecture.windows
+        if self._plain_prefill and place.uniform and place.start == 0 and place.count > 1:
+            return None  # plainly causal: the model says so to its attention kernel, which then skips half the work
         built: dict[int | None, Tensor] = {}
         for window in windows.values():
             if window not in built:

@@ -66,9 +66,9 @@ class Sources:
         return isinstance(self.amateur, LanguageModel)
 
     def reserve(self, rows: int, length: int) -> None:
-        """Check that rows of this length will fit (see `LanguageModel.reserve`)."""
+        """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`)."""
         for model in self.models:
-            model.reserve(rows, length)
+            model.reserve(rows, length, beside=[other for other in self.models if other is not model])
 
     def add_rows(self, count: int) -> None:
         """Append empty rows to every model."""
@@ -112,7 +112,7 @@ class Sources:
             return _read_model(expert, texts, keep)
         assert isinstance(expert, RaggedModel), "only ragged models exit early"
         both = []
-        for part in _unread(expert.lengths, texts, keep):
+        for part in _unread(expert, texts, keep):
             if part.wanted:
                 both.append(expert.run(part.tokens, keep=keep, first_row=part.first_row, exits=(self.amateur,)))
             else:
@@ -129,7 +129,7 @@ class Sources:
 def _read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
     """Bring one model up to the end of the texts; return the logits `[rows, keep, vocab]`."""
     parts = []
-    for part in _unread(model.lengths, texts, keep):
+    for part in _unread(model, texts, keep):
         logits = model.forward(part.tokens, keep=keep if part.wanted else 1, first_row=part.first_row)
         if part.wanted:
             parts.append(logits)
@@ -140,17 +140,19 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _unread(lengths: Sequence[int], texts: Sequence[Sequence[int]], keep: int) -> Iterator[_Pass]:
+def _unread(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Iterator[_Pass]:
     """Cut what is unread into passes: running rows together, fresh rows within the token budget, long rows alone.
 
     So a fresh row's prompt never pads the rows that run already, many fresh rows make no huge pass, and a long text
     is read in parts, the last of which holds the `keep` positions whose logits are wanted.
     """
+    lengths = list(model.lengths)
     unread = [text[length:] for length, text in zip(lengths, texts, strict=True)]
+    row_tokens = max(_ROW_TOKENS, keep) if model.continues_in_blocks else max(map(len, unread), default=0)
     first = 0
     while first < len(unread):
         tokens = unread[first]
-        if len(tokens) > max(_ROW_TOKENS, keep):
+        if len(tokens) > row_tokens:
             last = (len(tokens) - keep) // _ROW_TOKENS * _ROW_TOKENS
             for start in range(0, last, _ROW_TOKENS):
                 yield _Pass(first, [tokens[start : start + _ROW_TOKENS]], wanted=False)
@@ -160,7 +162,7 @@ def _unread(lengths: Sequence[int], texts: Sequence[Sequence[int]], keep: int) -
         end, width = first, 0
         while end < len(unread) and (lengths[end] == 0) == (lengths[first] == 0):
             wider = max(width, len(unread[end]))
-            if end > first and (wider * (end + 1 - first) > _PASS_TOKENS or wider > max(_ROW_TOKENS, keep)):
+            if end > first and (wider * (end + 1 - first) > _PASS_TOKENS or wider > row_tokens):
                 break
             end, width = end + 1, wider
         yield _Pass(first, unread[first:end])

@@ -30,6 +30,7 @@ class TransformersCacheModel(LanguageModel):
     """
 
     can_truncate = False
+    continues_in_blocks = False
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture

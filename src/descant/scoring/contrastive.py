@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from descant.checks import flag, kept, number, shown, whole
 from descant.errors import SettingsError
 from descant.scoring.base import Scoring
 from descant.types import Logits, Mask
@@ -79,26 +80,39 @@ class Contrastive(Scoring):
     selective: bool | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            self._refuse("alpha", "use a number above 0 and at most 1 (0.1 is usual, 1 is greedy decoding)")
-        if self.beta is not None and not 0 <= self.beta < math.inf:
-            self._refuse("beta", "use a number from 0 (0.5 is usual), or None for the difference form")
-        if not 0 < self.amateur_temperature < math.inf:
-            self._refuse("amateur_temperature", "use a number above 0 (1 changes nothing)")
-        if self.min_tokens_to_keep < 1:
-            self._refuse("min_tokens_to_keep", "keep at least 1 token")
-        if self.candidates is not None and self.candidates < self.min_tokens_to_keep:
-            self._refuse(
-                "candidates",
-                f"use at least min_tokens_to_keep={self.min_tokens_to_keep!r}, or None for no limit",
-            )
+        keep = kept("Contrastive", self.min_tokens_to_keep)
+        checked: dict[str, Any] = {
+            "min_tokens_to_keep": keep,
+            "alpha": number(
+                "Contrastive.alpha",
+                self.alpha,
+                lambda x: 0 < x <= 1,
+                "use a number above 0 and at most 1 (0.1 is usual, 1 is greedy decoding)",
+            ),
+            "amateur_temperature": number(
+                "Contrastive.amateur_temperature",
+                self.amateur_temperature,
+                lambda x: 0 < x < math.inf,
+                "use a number above 0 (1 changes nothing)",
+            ),
+        }
+        if self.beta is not None:
+            remedy = "use a number from 0 (0.5 is usual), or None for the difference form"
+            checked["beta"] = number("Contrastive.beta", self.beta, lambda x: 0 <= x < math.inf, remedy)
+        if self.candidates is not None:
+            remedy = f"use at least min_tokens_to_keep={keep}, or None for no limit"
+            checked["candidates"] = whole("Contrastive.candidates", self.candidates, keep, remedy)
+        if self.selective is not None:
+            flag("Contrastive.selective", self.selective, "use True or False, or None to let the engine decide")
         if self.normalization not in ("renormalized", "released"):
-            self._refuse("normalization", 'use "renormalized" or "released"')
+            self._refuse_normalization('use "renormalized" or "released"')
         if self.normalization == "released" and self.beta is not None:
-            self._refuse("normalization", "but the β form works on logits, which have none; leave out one of the two")
+            self._refuse_normalization("but the β form works on logits, which have none; leave out one of the two")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
-    def _refuse(self, name: str, remedy: str) -> NoReturn:
-        raise SettingsError(f"Contrastive.{name} is {getattr(self, name)!r}; {remedy}")
+    def _refuse_normalization(self, remedy: str) -> NoReturn:
+        raise SettingsError(f"Contrastive.normalization is {shown(self.normalization)}; {remedy}")
 
     def __call__(self, logits: Mapping[str, Logits]) -> Logits:
         expert, amateur = logits["expert"], logits["amateur"]
