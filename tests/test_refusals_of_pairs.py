@@ -117,3 +117,23 @@ def test_a_prompt_may_fill_the_context_where_nothing_is_added() -> None:
     assert Decoder(MODEL).generate([[3] * 128], max_new_tokens=0)[0].token_ids == []
     with pytest.raises(PromptError, match="longer than the context"):
         Decoder(MODEL).generate([[3] * 129], max_new_tokens=0)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("expert", ["gpt2", None])
+def test_a_name_is_no_model(expert: Any) -> None:
+    with pytest.raises(SettingsError, match="from_pretrained"):
+        Decoder(expert)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_settings_reach_their_checks_through_generate() -> None:
+    decoder = Decoder(MODEL)
+    assert decoder.generate([[3]], processors=None, stop=None, max_new_tokens=1)[0].method["processors"] == []
+    for settings in ({"processors": 5}, {"scoring": Contrastive}, {"max_new_tokens": "5"}, {"seed": "abc"}):
+        with pytest.raises(SettingsError):
+            decoder.generate([[3]], **settings)
+    with pytest.raises(PromptError, match="input_ids"):
+        decoder.generate({"input_ids": [[3]]})
+    with pytest.raises(PromptError, match="prompt 1: "):
+        decoder.generate([[3], [97]])

@@ -1,10 +1,14 @@
 """The amateur sources a user can name, and how each becomes something that yields logits."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import Any
 
 from transformers import PreTrainedModel
 
+from descant.checks import flag, shown, whole
 from descant.errors import SettingsError
 from descant.models import Architecture, LanguageModel, inspect_model, open_model
 from descant.models.early_exit import make_exit
@@ -32,6 +36,12 @@ class EarlyExit:
     layer: int
     norm: bool = True
 
+    def __post_init__(self) -> None:
+        # Which layers there are, only the expert knows.
+        layer = whole("EarlyExit.layer", self.layer, -math.inf, "give a whole number: how many layers run")
+        object.__setattr__(self, "layer", layer)
+        flag("EarlyExit.norm", self.norm)
+
 
 @dataclass(frozen=True)
 class Window:
@@ -45,12 +55,16 @@ class Window:
         How many of the last tokens it is given, at least 1. Each costs a pass over that many tokens at every step.
     """
 
-    model: PreTrainedModel | str
+    model: PreTrainedModel | str | PathLike[str]
     tokens: int
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise SettingsError(f"a window of {self.tokens} tokens shows nothing; give it at least 1")
+        model: Any = fspath(self.model) if isinstance(self.model, PathLike) else self.model
+        if not isinstance(model, (PreTrainedModel, str)):
+            raise SettingsError(f"Window.model is {shown(model)}; give a PreTrainedModel, a hub id or a folder")
+        object.__setattr__(self, "model", model)
+        tokens = whole("Window.tokens", self.tokens, 1, "show it at least 1 token")
+        object.__setattr__(self, "tokens", tokens)
 
 
 Amateur = PreTrainedModel | EarlyExit | Window
@@ -90,7 +104,7 @@ def prepare_amateur(amateur: Amateur, expert: Architecture) -> AmateurFactory:
         early = make_exit(expert, amateur.layer, norm=amateur.norm)
         return AmateurFactory(lambda: early, expert.width, None)
     if isinstance(amateur, Window):
-        if isinstance(amateur.model, str):
+        if not isinstance(amateur.model, PreTrainedModel):
             raise SettingsError(
                 f"Window holds the name {amateur.model!r}; load it with Decoder.from_pretrained, or give a model"
             )
@@ -98,7 +112,7 @@ def prepare_amateur(amateur: Amateur, expert: Architecture) -> AmateurFactory:
         amateur.model.eval()
         if seen.context is not None and tokens > seen.context:
             raise SettingsError(
-                f"a window of {tokens} tokens does not fit the amateur's context of {seen.context}; choose a smaller one"
+                f"a window of {tokens} tokens exceeds the amateur's context of {seen.context}; choose a smaller one"
             )
         return AmateurFactory(lambda: WindowModel(seen, tokens), seen.width, None)
     if isinstance(amateur, PreTrainedModel):

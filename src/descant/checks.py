@@ -34,8 +34,8 @@ def number(name: str, value: object, allowed: Callable[[float], bool], remedy: s
     if not isinstance(value, bool) and isinstance(value, Real):
         try:
             real = float(value)
-        except OverflowError:
-            real = math.inf if value > 0 else -math.inf
+        except OverflowError:  # a whole number or fraction beyond every float
+            real = math.nan
         if allowed(real):
             return real
     raise SettingsError(f"{name} is {shown(value)}; {remedy}")

@@ -9,16 +9,17 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare_amateur
+from descant.checks import shown
 from descant.choice import row_generator
 from descant.describe import describe
 from descant.engine import Engine, Method
-from descant.errors import DescantError, PromptError, SettingsError, VocabularyError
+from descant.errors import DescantError, SettingsError, VocabularyError
 from descant.models import inspect_model, open_model
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.models.sources import Sources
-from descant.options import Options
+from descant.options import Options, check_batch_size, check_scoring, list_processors
 from descant.processors import Processor, as_processor
-from descant.prompts import Prompts, as_list, check_tokens, encode_pair, encode_prompt, require_tokenizer
+from descant.prompts import Prompts, check_pairs, check_rows, encode_pairs, encode_prompts, require_tokenizer
 from descant.results import Output, Piece, Score
 from descant.rows import Ending, Row, TextFollower
 from descant.run import Run
@@ -70,6 +71,10 @@ class Decoder:
         *,
         amateur_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
+        if not isinstance(expert, PreTrainedModel):
+            raise SettingsError(
+                f"{shown(expert)} is no loaded model; for a name use Decoder.from_pretrained({expert!r})"
+            )
         self.expert = expert
         self.tokenizer = tokenizer
         self.amateur = amateur
@@ -154,10 +159,10 @@ class Decoder:
         self,
         prompts: Prompts,
         scoring: Scoring | None = None,
-        processors: Sequence[Any] = (),
+        processors: Sequence[Any] | None = (),
         strategy: Strategy = _GREEDY,
         max_new_tokens: int = 256,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         ignore_eos: bool = False,
         seed: int | None = None,
         *,
@@ -215,7 +220,7 @@ class Decoder:
             had ended by then.
         """
         options = Options(
-            scoring, tuple(processors), strategy, max_new_tokens, stop, ignore_eos, seed,
+            scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
             chat, system, top_logprobs, trace, batch_size,
         )  # fmt: skip
         run = self._run(prompts, options, follow=False)
@@ -233,10 +238,10 @@ class Decoder:
         self,
         prompts: Prompts,
         scoring: Scoring | None = None,
-        processors: Sequence[Any] = (),
+        processors: Sequence[Any] | None = (),
         strategy: Strategy = _GREEDY,
         max_new_tokens: int = 256,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         ignore_eos: bool = False,
         seed: int | None = None,
         *,
@@ -254,7 +259,7 @@ class Decoder:
         carries its `output`. Arguments are checked at once, before the first piece is asked for.
         """
         options = Options(
-            scoring, tuple(processors), strategy, max_new_tokens, stop, ignore_eos, seed,
+            scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
             chat, system, top_logprobs, trace, batch_size,
         )  # fmt: skip
         return self._run(prompts, options, follow=True).pieces(cancelled)
@@ -264,7 +269,7 @@ class Decoder:
         prompts: Prompts,
         continuations: Prompts,
         scoring: Scoring | None = None,
-        processors: Sequence[Any] = (),
+        processors: Sequence[Any] | None = (),
         *,
         batch_size: int = 16,
     ) -> list[Score]:
@@ -283,18 +288,11 @@ class Decoder:
         -------
         One `Score` a pair: a float (natural logarithm), with `token_ids` and the `logprobs` that add up to it.
         """
-        scoring = self._scoring(scoring)
-        texts, ends = as_list(prompts), as_list(continuations)
-        if len(texts) != len(ends):
-            raise PromptError(f"{len(texts)} prompts and {len(ends)} continuations; give as many of each")
-        if batch_size < 1:
-            raise SettingsError(f"batch_size is {batch_size}; give at least 1")
-        pairs = [encode_pair(self.tokenizer, text, end) for text, end in zip(texts, ends, strict=True)]
-        context, width = self._context(scoring), self._read_width(scoring)
-        for prompt, end in pairs:
-            check_tokens(prompt, width=width, context=context, room=len(end))
-            check_tokens(end, width=width, context=None, room=0)
-        resolved = self._processors(processors)
+        scoring = self._scoring(check_scoring(scoring))
+        batch_size = check_batch_size(batch_size)
+        pairs = encode_pairs(self.tokenizer, prompts, continuations)
+        check_pairs(pairs, width=self._read_width(scoring), context=self._context(scoring))
+        resolved = self._processors(list_processors(processors))
         return [
             score
             for start in range(0, len(pairs), batch_size)
@@ -306,11 +304,11 @@ class Decoder:
     def _run(self, prompts: Prompts, options: Options, *, follow: bool) -> Run:
         """Check every argument and set up rows and engine."""
         scoring = self._scoring(options.scoring)
-        method = Method(scoring, self._processors(options.processors), options.strategy)
-        texts = [
-            encode_prompt(self.tokenizer, prompt, chat=options.chat, system=options.system)
-            for prompt in as_list(prompts)
-        ]
+        method = Method(scoring, self._processors(options.processors or ()), options.strategy)
+        texts = encode_prompts(self.tokenizer, prompts, chat=options.chat, system=options.system)
+        context = self._context(scoring)
+        room = min(1, options.max_new_tokens)
+        check_rows(texts, width=self._read_width(scoring), context=context, room=room)
         if options.strategy.whole_batch and len(texts) > options.batch_size:
             raise SettingsError(
                 f"{options.strategy} draws for all {len(texts)} prompts at once, but batch_size is "
@@ -325,7 +323,7 @@ class Decoder:
             top_logprobs=options.top_logprobs,
             trace=self._token_text if options.trace else None,
         )
-        rows = self._rows(texts, options, scoring, seed or 0, follow=follow)
+        rows = self._rows(texts, options, context, seed or 0, follow=follow)
         return Run(engine, rows, self._record(method, options, seed), self.tokenizer)
 
     @staticmethod
@@ -340,12 +338,11 @@ class Decoder:
         return options.seed
 
     def _rows(
-        self, texts: Sequence[list[int]], options: Options, scoring: Scoring, seed: int, *, follow: bool
+        self, texts: Sequence[list[int]], options: Options, context: int | None, seed: int, *, follow: bool
     ) -> list[Row]:
-        ending, context, width = self._ending(options), self._context(scoring), self._read_width(scoring)
+        ending = self._ending(options)
         rows = []
         for index, tokens in enumerate(texts):
-            check_tokens(tokens, width=width, context=context, room=min(1, options.max_new_tokens))
             limit = len(tokens) + options.max_new_tokens
             follower = None
             if self.tokenizer is not None and (follow or ending.strings):

@@ -32,15 +32,20 @@ def _describe(value: Any, *, attributes: bool) -> Any:
         return {_text(str(key)): inner(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [inner(item) for item in value]
+    return _describe_object(value, attributes=attributes)
+
+
+def _describe_object(value: Any, *, attributes: bool) -> Any:
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         if math.prod(value.shape) <= _LISTED:
-            return inner(value.tolist())
+            return describe(value.tolist())
         return {"name": type(value).__name__, "shape": list(value.shape), "dtype": str(value.dtype)}
-    if not hasattr(value, "__dict__") or hasattr(value, "__qualname__"):  # a dtype, say; a class or a function
-        return _text(repr(value))
-    held = vars(value) if attributes else {}
-    described = {name: _describe(item, attributes=False) for name, item in held.items() if name != "name"}
-    return {"name": type(value).__name__, **described}
+    kind: Any = type(value)
+    held = getattr(value, "__dict__", {})
+    if hasattr(value, "__qualname__") or (not held and kind.__repr__ is not object.__repr__):
+        return _text(repr(value))  # a class or a function; a dtype, a path
+    described = {name: _describe(held[name], attributes=False) for name in held if attributes and name != "name"}
+    return {"name": kind.__name__, **described}
 
 
 def _text(text: str) -> str:

@@ -19,7 +19,7 @@ class Options:
     """What `Decoder.generate` and `Decoder.stream` were asked for; their docstring explains each."""
 
     scoring: Scoring | None
-    processors: tuple[Any, ...]
+    processors: Sequence[Any] | None
     strategy: Strategy
     max_new_tokens: int
     stop: str | Sequence[str] | None

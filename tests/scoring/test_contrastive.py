@@ -1,7 +1,10 @@
 """Contrastive scores against a recomputation in plain Python, and the cases at the formulas' edges."""
 
 import math
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -212,6 +215,10 @@ def test_settings() -> None:
     assert hash(Contrastive()) == hash(Contrastive(alpha=0.1))
 
 
+NUMBERS = ["alpha", "beta", "amateur_temperature"]
+NO_NUMBERS = ["x", True, [1], 1j, torch.ones(2, 2)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -226,8 +233,27 @@ def test_settings() -> None:
         ({"candidates": 2, "min_tokens_to_keep": 3}, r"Contrastive\.candidates is 2; use at least"),
         ({"min_tokens_to_keep": 0}, r"Contrastive\.min_tokens_to_keep is 0; keep at least 1 token"),
         ({"beta": 0.5, "normalization": "released"}, r"normalization is 'released'; but the β form"),
+        ({"normalization": "paper"}, r'normalization is \'paper\'; use "renormalized" or "released"'),
+        *(({name: value}, rf"Contrastive\.{name} is .*; use a number") for name in NUMBERS for value in NO_NUMBERS),
+        ({"alpha": None}, r"Contrastive\.alpha is None"),
+        ({"alpha": 10**400}, r"Contrastive\.alpha is 1000"),
+        ({"candidates": 2.5}, r"Contrastive\.candidates is 2\.5; use at least"),
+        ({"candidates": True}, r"Contrastive\.candidates is True; use at least"),
+        ({"min_tokens_to_keep": 1.5}, r"Contrastive\.min_tokens_to_keep is 1\.5; keep at least 1 token"),
+        ({"min_tokens_to_keep": None}, r"Contrastive\.min_tokens_to_keep is None; keep at least 1 token"),
+        ({"selective": "no"}, r"Contrastive\.selective is 'no'; use True or False, or None"),
     ],
 )
-def test_settings_are_refused(arguments: dict[str, float], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
+@pytest.mark.usefixtures("unchecked_types")
+def test_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as caught:
         Contrastive(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_settings_are_kept_in_their_plain_types() -> None:
+    given: dict[str, Any] = {"alpha": Fraction(1, 2), "beta": np.float32(1), "candidates": np.int64(7)}
+    scoring = Contrastive(**given, amateur_temperature=2)
+    assert scoring == Contrastive(0.5, 1.0, 2.0, 7)
+    assert repr(scoring) == repr(Contrastive(0.5, 1.0, 2.0, 7))

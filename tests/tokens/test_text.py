@@ -89,7 +89,7 @@ def test_malformed_messages_are_refused(prompt: list[dict[str, str]]) -> None:
 def test_empty_or_broken_text_is_refused() -> None:
     for chat in (False, True):
         for tokenizer in (QWEN, LLAMA):  # also where the tokenizer would put a bos
-            with pytest.raises(PromptError, match="empty|no chat template"):
+            with pytest.raises(PromptError, match=r"empty|no chat template"):
                 encode(tokenizer, "", chat=chat)
     with pytest.raises(PromptError, match="Unicode"):
         encode(QWEN, "a\udc80", chat=False)

@@ -190,8 +190,8 @@ class RaggedCache(Cache):
         if extra > free:
             raise OutOfMemoryError(
                 f"the key-value cache for {rows} rows of {length} tokens needs {extra / 2**30:,.1f} GiB more, but "
-                f"{max(0, free) / 2**30:,.1f} GiB are free on {self.device}; lower max_new_tokens, shorten the prompts, "
-                "or decode fewer rows at once"
+                f"{max(0, free) / 2**30:,.1f} GiB are free on {self.device}; lower max_new_tokens, shorten the "
+                "prompts, or decode fewer rows at once"
             )
 
     def _allocated(self) -> Iterator[RaggedLayer]:

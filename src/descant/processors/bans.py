@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from descant.checks import number, whole
 from descant.errors import SettingsError
 from descant.processors.base import History, Processor
-from descant.processors.checks import number, token_id, whole
 from descant.processors.sparse import change_where
 
 
@@ -65,7 +65,7 @@ class BadWords(Processor):
     sequences: Sequence[Sequence[int]]
 
     def __post_init__(self) -> None:
-        sequences = tuple(tuple(token_id("BadWords", token) for token in word) for word in self.sequences)
+        sequences = tuple(tuple(_token_id("BadWords", token) for token in word) for word in self.sequences)
         if not sequences or not all(sequences):
             raise SettingsError(
                 f"BadWords.sequences is {self.sequences!r}; give at least one sequence, and no empty one"
@@ -106,7 +106,7 @@ class LogitBias(Processor):
     def __post_init__(self) -> None:
         pairs = self.biases.items() if isinstance(self.biases, Mapping) else self.biases
         biases = {
-            token_id("LogitBias", token): number(
+            _token_id("LogitBias", token): number(
                 f"LogitBias of token {token}",
                 bias,
                 lambda x: x < math.inf,
@@ -157,7 +157,7 @@ class MinNewTokens(Processor):
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", whole("MinNewTokens.n", self.n, 0, "use a whole number from 0"))
         if self.eos_token_ids is not None:
-            ids = tuple(token_id("MinNewTokens.eos_token_ids", token) for token in self.eos_token_ids)
+            ids = tuple(_token_id("MinNewTokens.eos_token_ids", token) for token in self.eos_token_ids)
             object.__setattr__(self, "eos_token_ids", ids)
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
@@ -184,3 +184,8 @@ def _check_width(name: str, largest: int, scores: Float[Tensor, "n vocab"]) -> N
             f"{name} names token {largest}, but the vocabulary ends at {scores.shape[1] - 1}; "
             "take the ids from this model's tokenizer"
         )
+
+
+def _token_id(name: str, value: object) -> int:
+    """Return a token id as an int, or raise."""
+    return whole(name, value, 0, "give token ids: whole numbers from 0")

@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from descant.checks import kept, number
 from descant.processors.base import History, Processor
-from descant.processors.checks import kept, number
 
 _SHORTLIST = 1024
 """Tokens of the shortlist. Vocabularies below four times this are sorted at once."""

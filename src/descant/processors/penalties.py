@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from descant.checks import number
 from descant.processors.base import History, Processor
-from descant.processors.checks import number
 from descant.processors.sparse import change_where, generated, places_of
 
 

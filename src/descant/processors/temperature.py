@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from descant.checks import number
 from descant.processors.base import History, Processor
-from descant.processors.checks import number
 
 _COLDEST = 1e-20
 """Below about this, dividing overflows float32, and a distribution of infinities is none."""

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from descant.checks import kept, number, whole
 from descant.processors.base import History, Processor
-from descant.processors.checks import kept, number, whole
 
 
 @dataclass(frozen=True)
