@@ -39,7 +39,7 @@ bench: $(INSTALLED)
 
 ## Train the bundled pair from scratch (at most 40 minutes on two cores).
 demo-pair: $(INSTALLED)
-	$(BIN)/python -m descant.demo.train
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m descant.demo.train
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
