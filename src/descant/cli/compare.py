@@ -79,9 +79,10 @@ def _read(prompt: str | None, prompts: Path | None, models: ModelOptions) -> lis
         return [Row(read_prompt(prompt))]
     if models.expert is not None or models.pair is not None:
         raise UsageError('no prompt; give it as an argument or use --prompts FILE ("-" is stdin)')
-    from descant.demo import example_prompts
+    from descant.demo import example_prompts, questions
 
-    return [Row(text) for text in example_prompts]
+    truths = {question.prompt: question.answer for question in questions("dev")}
+    return [Row(text, truth=truths.get(text)) for text in example_prompts]
 
 
 def _prepare(
@@ -205,7 +206,7 @@ class _Job:
             for run in runs:
                 self.writer.write_json({**place, **run.describe()})
         elif runs:
-            print_texts(self.writer, row.prompt, runs)
+            print_texts(self.writer, row.prompt, row.truth, runs)
         if error is None:
             return
         if not self.batch:

@@ -20,10 +20,13 @@ class Row:
         The text; the raw line where there is an error.
     error
         What is wrong with the line; None if nothing is.
+    truth
+        The right answer, where it is known: of the bundled questions.
     """
 
     prompt: str
     error: str | None = None
+    truth: str | None = None
 
 
 def read_prompt(prompt: str | None) -> str:

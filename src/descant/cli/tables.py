@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from descant.presets import Preset
 
 
-def print_texts(writer: Writer, prompt: str, runs: "Sequence[Run]") -> None:
-    """Print one prompt and, below each other, what the methods made of it."""
+def print_texts(writer: Writer, prompt: str, truth: str | None, runs: "Sequence[Run]") -> None:
+    """Print one prompt and, below each other, what the methods made of it and, where it is known, the right answer."""
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
     table.add_column("method", style="cyan", no_wrap=True)
     table.add_column("text", ratio=1)
     for run in runs:
         ending = Text(" …", style="dim") if run.output.finish_reason != "stop" else Text()
         table.add_row(run.name, Text(_visible(run.output.text)) + ending)
+    if truth is not None:
+        table.add_row(Text("truth", style="green"), Text(_visible(truth), style="green"))
     _print(writer, Text(_visible(prompt), style="bold"), table)
 
 
