@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import MinPLogitsWarper
@@ -145,6 +146,41 @@ def test_wide_batches_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
             assert torch.equal(scored(scoring, expert, amateur), whole)
             strided = expert.transpose(0, 1), amateur.transpose(0, 1)
             assert torch.equal(scored(scoring, *strided), whole.transpose(0, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(scoring=settings, seed=st.integers(0, 2**32), scale=st.sampled_from([0.1, 1.0, 4.0]))
+@examples(max_examples=40)
+def test_small_heads_of_wide_batches_are_scored_alone(
+    dtype: torch.dtype, scoring: Contrastive, seed: int, scale: float
+) -> None:
+    expert, amateur = logits(seed, 3, 4, 10_000, dtype=dtype, scale=scale)
+    amateur[0, 0, :50] = -INF
+    expert[0, 1, :50] = -INF
+    expert[0, 2, -1] = 99.0  # the last token, in no whole block
+    for source, position, value in ((expert, 0, math.nan), (amateur, 1, math.nan), (expert, 2, INF)):
+        if seed % 2:
+            source[1, position, 700] = value
+    before = expert.clone(), amateur.clone()
+    whole = scored(scoring, expert, amateur)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_CACHED_TOKENS", 1)
+        parted = scored(scoring, expert, amateur)
+        strided = scored(scoring, expert.transpose(0, 1), amateur.transpose(0, 1))
+    torch.testing.assert_close(parted, whole, equal_nan=True)
+    assert torch.equal(parted == -INF, whole == -INF)
+    torch.testing.assert_close(strided.transpose(0, 1), parted, equal_nan=True)
+    for source, untouched in zip((expert, amateur), before, strict=True):
+        torch.testing.assert_close(source, untouched, rtol=0, atol=0, equal_nan=True)
+
+
+def test_small_heads_are_found() -> None:
+    expert, _ = logits(0, 6, 10_001, scale=4.0)
+    for threshold in (expert.amax(-1, keepdim=True) - 2.3, expert.amax(-1, keepdim=True)):
+        kept = module._small_head(expert, threshold)
+        assert kept is not None
+        assert torch.equal(kept.unique(), (expert >= threshold).view(-1).nonzero().view(-1))
+    assert module._small_head(expert, threshold - 99) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

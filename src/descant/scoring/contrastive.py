@@ -1,13 +1,14 @@
 """Contrastive decoding: what the expert finds likely and a weaker model does not."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from descant.checks import flag, kept, number, shown, whole
 from descant.errors import SettingsError
@@ -25,6 +26,10 @@ division by a small temperature too.
 _CACHED_TOKENS = 1 << 18
 """Scores computed at a time on a CPU, so that the temporaries stay in its cache (twice as fast at 16 ×
 152k)."""
+
+_BLOCK = 64
+"""Neighbouring tokens of which a CPU looks at the greatest logit first, to find a small head fast (contrasting
+that alone is twice as fast at 16 × 152k)."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +121,25 @@ class Contrastive(Scoring):
 
     def __call__(self, logits: Mapping[str, Logits]) -> Logits:
         expert, amateur = logits["expert"], logits["amateur"]
+        threshold = self._threshold(expert)
         vocab = expert.shape[-1]
         positions = expert.numel() // vocab
         at_once = max(1, _CACHED_TOKENS // vocab) if expert.device.type == "cpu" else positions
         if positions <= at_once:
-            return self._contrast(expert, amateur)
-        scores = torch.empty_like(expert, memory_format=torch.contiguous_format)
-        experts, amateurs = expert.reshape(-1, vocab), amateur.reshape(-1, vocab)
-        for start in range(0, positions, at_once):
-            part = slice(start, start + at_once)
-            scores.view(-1, vocab)[part] = self._contrast(experts[part], amateurs[part])
-        return scores
+            return self._contrast(expert, amateur).masked_fill_(expert < threshold, -math.inf)
+        experts, amateurs, thresholds = (x.reshape(-1, x.shape[-1]) for x in (expert, amateur, threshold))
+        kept = _small_head(experts, thresholds)
+        if kept is not None:
+            contrast = self._contrast(experts, amateurs, lambda x: x.take(kept))
+            scores = torch.full_like(experts, -math.inf, memory_format=torch.contiguous_format)
+            scores.view(-1)[kept] = contrast
+        else:
+            scores = torch.empty_like(experts, memory_format=torch.contiguous_format)
+            for start in range(0, positions, at_once):
+                part = slice(start, start + at_once)
+                contrast = self._contrast(experts[part], amateurs[part])
+                scores[part] = contrast.masked_fill_(experts[part] < thresholds[part], -math.inf)
+        return scores.view(expert.shape)
 
     def head(self, expert: Logits) -> Bool[Tensor, "*positions vocab"]:
         """Tell which tokens the expert finds plausible enough to be chosen.
@@ -141,7 +154,7 @@ class Contrastive(Scoring):
         Booleans of the same shape. Where logits are NaN all tokens of the position count, so that scores show
         it.
         """
-        return ~self._outside(expert)
+        return ~(expert < self._threshold(expert))
 
     def settled(self, expert: Logits) -> Mask:
         return self.head(expert).sum(-1) == 1
@@ -150,22 +163,22 @@ class Contrastive(Scoring):
     def skips_settled(self) -> bool | None:
         return self.selective
 
-    def _contrast(self, expert: Logits, amateur: Logits) -> Logits:
+    def _contrast(self, expert: Logits, amateur: Logits, at: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+        """Return the formula's values as if all tokens were in the head; only those that `at` picks out."""
         tau = self.amateur_temperature
         if tau != 1 and self.normalization == "renormalized":
             amateur = amateur / tau
         if self.beta is None:
-            amateur_log_probs = amateur.log_softmax(-1)
+            amateur_log_probs = at(amateur.log_softmax(-1))
             if self.normalization == "released":
                 amateur_log_probs /= tau
-            scores = expert.log_softmax(-1).sub_(amateur_log_probs.clamp_(min=_IMPOSSIBLE))
-        else:
-            floored = torch.maximum(amateur, amateur.amax(-1, keepdim=True) + _IMPOSSIBLE)
-            scores = ((1 + self.beta) * expert).sub_(floored, alpha=self.beta)
-        return scores.masked_fill_(self._outside(expert), -math.inf)
+            return at(expert.log_softmax(-1)).sub_(amateur_log_probs.clamp_(min=_IMPOSSIBLE))
+        floor = amateur.amax(-1, keepdim=True) + _IMPOSSIBLE
+        floored = torch.maximum(at(amateur), at(floor.expand_as(amateur)))
+        return ((1 + self.beta) * at(expert)).sub_(floored, alpha=self.beta)
 
-    def _outside(self, expert: Logits) -> Bool[Tensor, "*positions vocab"]:
-        """Return the complement of the head; false everywhere at a position with NaN."""
+    def _threshold(self, expert: Logits) -> Float[Tensor, "*positions 1"]:
+        """Return the least logit of the head; NaN at a position with NaN."""
         threshold = expert.amax(-1, keepdim=True) + math.log(self.alpha)
         if self.min_tokens_to_keep > 1:
             threshold = torch.minimum(threshold, _kth_best(expert, self.min_tokens_to_keep))
@@ -173,7 +186,23 @@ class Contrastive(Scoring):
             threshold = threshold.clamp(min=torch.finfo(expert.dtype).min)
         if self.candidates is not None:
             threshold = torch.maximum(threshold, _kth_best(expert, self.candidates))
-        return expert < threshold
+        return threshold
+
+
+def _small_head(
+    expert: Float[Tensor, "rows vocab"], threshold: Float[Tensor, "rows 1"]
+) -> Int64[Tensor, " kept"] | None:
+    """Return the head's places in the flattened logits (some may repeat), or None if it is not small."""
+    vocab = expert.shape[-1]
+    blocks = vocab // _BLOCK
+    best = expert[:, : blocks * _BLOCK].unflatten(-1, (blocks, _BLOCK)).amax(-1)
+    best = pad(best, (0, 1), value=math.inf)  # what is left over at the end is always looked at
+    row, block = (~(best < threshold)).nonzero(as_tuple=True)
+    if len(row) * _BLOCK > expert.numel() // 8:
+        return None
+    row = row.unsqueeze(-1)
+    token = (block.unsqueeze(-1) * _BLOCK + torch.arange(_BLOCK)).clamp_(max=vocab - 1)
+    return (row * vocab + token)[~(expert[row, token] < threshold[row, 0])]
 
 
 def _kth_best(logits: Logits, k: int) -> Float[Tensor, "*positions 1"]:
