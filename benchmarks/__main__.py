@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def main() -> None:
     for name in names:
         before = conditions()
         rows = CASES[name]()
-        text = _markdown(name, (CASES[name].__doc__ or "").strip(), rows, before)
+        text = _markdown(name, inspect.cleandoc(CASES[name].__doc__ or ""), rows, before)
         print(text, flush=True)
         _write(arguments.out / f"{stem}-{name}.md", text)
         record = {"case": name, "conditions": before, "rows": rows}

@@ -15,7 +15,10 @@ ROWS, PROMPT, NEW = 8, 256, 128
 
 
 def memory() -> list[dict[str, Any]]:
-    """Measure each model in a process of its own, so that no other case's memory is reused."""
+    """Peak resident memory of a call beyond the weights, over its cache and one forward pass of the same prompts.
+
+    Each model runs in a process of its own, so that no other case's memory is reused.
+    """
     context = multiprocessing.get_context("spawn")
     table = []
     for name in ("gpt2", "Qwen2.5-0.5B"):

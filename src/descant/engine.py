@@ -114,12 +114,11 @@ class Engine:
         rows = self.rows
         logits, raw = self._score()
         history = self._history.view() if self._history is not None else None
-        scores, logprobs = process(self.method.processors, history, raw, logits["expert"])
-        self._check(logits, scores, logprobs[:, 0])
+        scores, total = process(self.method.processors, history, raw, logits["expert"])
+        self._check(logits, scores, total)
         draws = Draws([row.generator for row in rows], [row.index for row in rows], self.batch_rows)
         ids = self.method.strategy.choose(scores, draws)
-        chosen = logprobs.gather(-1, ids[:, None])[:, 0]
-        self._check(logits, scores, chosen)
+        chosen = scores.gather(-1, ids[:, None])[:, 0] - total
         self._record(logits, raw, scores, ids)
         if self._history is not None:
             self._history.append(ids)
@@ -178,11 +177,11 @@ class Engine:
         return len(self.rows) <= _SELECTIVE_ROWS
 
     def _check(
-        self, logits: Mapping[str, Logits], scores: Float[Tensor, "n vocab"], logprobs: Float[Tensor, " n"]
+        self, logits: Mapping[str, Logits], scores: Float[Tensor, "n vocab"], total: Float[Tensor, " n"]
     ) -> None:
-        """Raise if a row's log-probability is not a number: name the source that broke, or the processors."""
-        for place, (row, logprob) in enumerate(zip(self.rows, logprobs.tolist(), strict=True)):
-            if not math.isnan(logprob):
+        """Raise if a row's scores define no distribution: name the source that broke, or the processors."""
+        for place, (row, weight) in enumerate(zip(self.rows, total.tolist(), strict=True)):
+            if math.isfinite(weight):
                 continue
             where = f"at step {len(row.logprobs)} of row {row.index}"
             if float(scores[place].amax()) == -math.inf:

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from descant.distribution import process
 from descant.errors import DecodingError
@@ -58,8 +56,10 @@ def score_continuations(
         for place, (pair, text, (start, stop)) in enumerate(zip(active, texts, spans, strict=True)):
             logits = {name: values[place, -(stop - start) :] for name, values in read.items()}
             history = _history(text, len(pairs[pair][0]), start, stop, sources.device) if processors else None
-            _, known = process(processors, history, scoring(logits), logits["expert"])
-            logprobs[pair] += _chosen(known, text[start:stop], start - len(pairs[pair][0]))
+            scores, total = process(processors, history, scoring(logits), logits["expert"])
+            ids = torch.tensor(text[start:stop], device=sources.device)
+            _check(total.tolist(), start - len(pairs[pair][0]))
+            logprobs[pair] += (scores.gather(-1, ids[:, None])[:, 0] - total).tolist()
         unfinished = [place for place, pair in enumerate(active) if len(logprobs[pair]) < len(pairs[pair][1])]
         if len(unfinished) < len(active):
             sources.keep_rows(unfinished)
@@ -77,14 +77,11 @@ def _history(text: Sequence[int], prompt_length: int, start: int, stop: int, dev
     )
 
 
-def _chosen(logprobs: Float[Tensor, "positions vocab"], tokens: Sequence[int], place: int) -> list[float]:
-    """Return the log-probabilities of the given tokens, of which the first is number `place` of its continuation."""
-    ids = torch.tensor(tokens, device=logprobs.device)
-    values: list[float] = logprobs.gather(-1, ids[:, None])[:, 0].tolist()
-    for number, value in enumerate(values, start=place):
-        if math.isnan(value):
+def _check(totals: Sequence[float], place: int) -> None:
+    """Raise if a position has no distribution; the first is number `place` of its continuation."""
+    for number, total in enumerate(totals, start=place):
+        if not math.isfinite(total):
             raise DecodingError(
                 f"the scores at token {number} of a continuation are not finite numbers: the checkpoint is damaged or "
                 'overflows its dtype (try dtype="float32"), or the processors forbid every token'
             )
-    return values
