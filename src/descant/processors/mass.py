@@ -15,14 +15,20 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from descant.checks import kept, number
 from descant.processors.base import History, Processor
 
-_SHORTLIST = 1024
-"""Tokens of the shortlist. Vocabularies below four times this are sorted at once."""
+_BLOCK = 64
+"""Tokens whose maximum stands for all of them while the shortlist is found."""
+
+_SHORTLIST = 512
+"""The least number of tokens on the shortlist, where so many are allowed."""
+
+_SORTED_AT_ONCE = 4096
+"""Vocabularies below this are sorted: a shortlist would take as long."""
 
 _DOUBT = {torch.float32: 1e-4, torch.float64: 1e-9}
 """How near to the wanted mass a shortlist's sums may not come, by dtype.
@@ -38,7 +44,7 @@ class _MassTruncation(Processor):
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         del history
         # An accelerator sorts fast, and asking it which rows are in doubt would make it wait.
-        if scores.device.type != "cpu" or scores.shape[1] < 4 * _SHORTLIST or len(scores) == 0:
+        if scores.device.type != "cpu" or scores.shape[1] < _SORTED_AT_ONCE or len(scores) == 0:
             removed = self._by_sorting(scores)
         else:
             # Row by row the temporaries stay in the processor's cache: twice as fast as all rows at once.
@@ -87,13 +93,13 @@ class TopP(_MassTruncation):
         return removed.scatter(-1, ids, removed)
 
     def _by_shortlist(self, scores: Float[Tensor, "1 vocab"], doubt: float) -> Bool[Tensor, "1 vocab"] | None:
-        best, ids = scores.topk(_SHORTLIST + 1, dim=-1)
+        best, ids = _shortlist(scores)
         probs = scores.softmax(-1).gather(-1, ids).double()
         before = probs.cumsum(-1) - probs  # the mass of all tokens that are better
         cut = max(int((before < self.p).sum()), self.min_tokens_to_keep)
         in_doubt = bool(((before - self.p).abs() <= doubt)[:, self.min_tokens_to_keep :].any())
         # Two equal scores astride the cut are told apart by their place in the full order alone.
-        if in_doubt or cut > _SHORTLIST or bool(best[0, cut - 1] == best[0, cut]):
+        if in_doubt or cut >= ids.shape[1] or bool(best[0, cut - 1] == best[0, cut]):
             return None
         return scores < best[:, cut - 1 : cut]
 
@@ -132,13 +138,31 @@ class Typical(_MassTruncation):
         if self.min_tokens_to_keep > 1:
             return None
         distance = _atypicality(scores)
-        nearest, ids = distance.topk(_SHORTLIST, dim=-1, largest=False)
+        nearness, ids = _shortlist(-distance)
         mass = scores.softmax(-1).gather(-1, ids).double().cumsum(-1)
         last = int((mass < self.mass).sum())
         # Tokens at equal distances are removed together, so that their order does not matter.
-        if bool(((mass - self.mass).abs() <= doubt).any()) or last >= _SHORTLIST:
+        if bool(((mass - self.mass).abs() <= doubt).any()) or last >= ids.shape[1]:
             return None
-        return distance > nearest[:, last : last + 1]
+        return distance > -nearness[:, last : last + 1]
+
+
+def _shortlist(values: Float[Tensor, "1 vocab"]) -> tuple[Float[Tensor, "1 short"], Int64[Tensor, "1 short"]]:
+    """Return the greatest values in order, and whose they are: all down to some value, and no other.
+
+    `topk` takes six times as long for so many. Here the blocks with the greatest maxima are looked at: whatever reaches
+    the least of these maxima stands in one of them, or in what is left over at the end of the vocabulary.
+    """
+    whole = values.shape[1] // _BLOCK * _BLOCK
+    maxima = values[0, :whole].view(-1, _BLOCK).amax(-1)
+    least = maxima.topk(min(_SHORTLIST, len(maxima))).values[-1]
+    blocks = (maxima >= least).nonzero() * _BLOCK
+    ids = torch.cat([(blocks + torch.arange(_BLOCK)).flatten(), torch.arange(whole, values.shape[1])])
+    found = values[0, ids]
+    # Where few are allowed, all of them are listed, and one that is not, as what comes after them.
+    ids = torch.cat([ids[found > least], ids[found == least][:1]]) if least == -math.inf else ids[found >= least]
+    best, order = values[0, ids].sort(descending=True, stable=True)
+    return best[None], ids[order][None]
 
 
 def _atypicality(scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
