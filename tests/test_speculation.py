@@ -99,20 +99,20 @@ def tokens_of(outs: Any) -> list[list[int]]:
     return [out.token_ids for out in outs]
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
-@pytest.mark.parametrize("processors", PROCESSORS)
-@pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize("amateur", AMATEURS)
+CELLS = list(itertools.product(AMATEURS, SCORINGS, PROCESSORS, DRAFTS))
+
+
+@pytest.mark.parametrize(
+    ("amateur", "scoring", "processors", "draft"),
+    [cell for cell in CELLS if cell[0] == "near" or cell[1] == "difference"],
+)
 def test_greedy_tokens_are_those_of_plain_decoding(amateur: str, scoring: str, processors: str, draft: str) -> None:
     number = zlib.crc32(f"{amateur} {scoring} {processors} {draft}".encode()) % len(WAYS)
     check_cell(amateur, scoring, processors, draft, WAYS[number : number + 1])
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("draft", DRAFTS)
-@pytest.mark.parametrize("processors", PROCESSORS)
-@pytest.mark.parametrize("scoring", SCORINGS)
-@pytest.mark.parametrize("amateur", AMATEURS)
+@pytest.mark.parametrize(("amateur", "scoring", "processors", "draft"), CELLS)
 def test_greedy_tokens_are_those_of_plain_decoding_in_every_way(
     amateur: str, scoring: str, processors: str, draft: str
 ) -> None:
@@ -147,8 +147,8 @@ def test_the_matrix_accepted_and_rejected_drafts_of_every_kind() -> None:
         assert accepted["amateur"] > 10
         return
     for draft in DRAFTS:
-        assert accepted[draft] > 50, draft
-        assert accepted[f"{draft}, rejected"] > 50, draft
+        assert accepted[draft] > 4, draft
+        assert accepted[f"{draft}, rejected"] > 20, draft
 
 
 @pytest.mark.parametrize("draft", DRAFTS)

@@ -156,7 +156,7 @@ class ModelDrafter(Drafter):
 class LookupDrafter(Drafter):
     """Drafts what followed the row's last tokens when they occurred before; no model.
 
-    Saxena 2023, "Prompt Lookup Decoding".
+    Yang et al. 2023, "Inference with Reference" (arXiv 2304.04487); Saxena 2023, "Prompt Lookup Decoding".
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from descant.errors import SettingsError
 from descant.processors import Epsilon, Eta, MinP, TopK, TopNSigma, TopP, Typical
 from descant.processors.base import Processor
 from descant.scoring import Contrastive, Likelihood, Scoring
-from descant.strategies import Greedy, Sample, Strategy
+from descant.strategies import Greedy, PromptLookup, Sample, Speculative, Strategy
 
 _LIKELIHOOD = Likelihood()
 _GREEDY = Greedy()
@@ -71,6 +71,25 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "the best by (1+β)·expert − β·amateur",
                 "https://arxiv.org/abs/2309.09117",
                 Contrastive(alpha=0.1, beta=0.5),
+            ),
+            Preset(
+                "speculative",
+                "greedy, drafted by the amateur",
+                "https://arxiv.org/abs/2211.17192",
+                strategy=Speculative(),
+            ),
+            Preset(
+                "speculative-contrastive",
+                "contrastive, drafted by its amateur",
+                "https://arxiv.org/abs/2311.08981",
+                Contrastive(alpha=0.1),
+                strategy=Speculative(),
+            ),
+            Preset(
+                "prompt-lookup",
+                "greedy, drafted from the text itself",
+                "https://arxiv.org/abs/2304.04487",
+                strategy=Speculative(draft=PromptLookup()),
             ),
             _sampling("top-k", "among the k most probable", "https://arxiv.org/abs/1805.04833", TopK(50)),
             _sampling("top-p", "in the smallest set of mass p", "https://arxiv.org/abs/1904.09751", TopP(0.95)),

@@ -118,7 +118,7 @@ def test_bad_rows_and_early_exits(run: Run, folders: tuple[Path, Path], tmp_path
         ([PROMPT, "--methods", "amateur", "--amateur-layer", "1"], "needs a model of its own"),
         ([PROMPT, "--methods", " ,"], "names none"),
         ([PROMPT, "--methods", "greedy,best"], "no method 'best'"),
-        ([PROMPT, "--methods", "contrastive", "--expert", "x"], "contrast needs an amateur"),
+        ([PROMPT, "--methods", "contrastive", "--expert", "x"], "one of the methods needs an amateur"),
         ([PROMPT, "--seed", "1"], "nothing is drawn"),
         ([PROMPT, "--prompts", "x"], "exclude each other"),
         (["--expert", "x"], "no prompt"),

@@ -216,3 +216,44 @@ def test_a_step_that_fails_loses_its_row_only() -> None:
     assert {place: (output.text, output.method["seed"]) for place, output in outputs.items()} == {
         0: ("a", 10), 3: ("c", 13), 5: ("d", 15),
     }  # fmt: skip
+
+
+SPECULATING: dict[str, list[str]] = {
+    "amateur": ["--draft-tokens", "3"],
+    "auto": ["--draft-tokens", "auto"],
+    "layers": ["--draft-layer", "1", "--draft-confidence", "0"],
+    "lookup": ["--draft-lookup", "2"],
+    "model": ["--draft-model"],
+    "preset": ["--method", "speculative-contrastive"],
+}
+
+
+@pytest.mark.parametrize("options", SPECULATING)
+def test_speculation_prints_the_same_text_and_counts(run: Run, folders: tuple[Path, Path], options: str) -> None:
+    expert, amateur = map(str, folders)
+    common = ("--expert", expert, "--amateur", amateur, "--json", "--max-new-tokens", "12", "--ignore-eos")
+    common = (*common, "--dtype", "float64")
+    given = [*SPECULATING[options], *([amateur] if options == "model" else [])]
+    [plain] = run("generate", PROMPT, *common).objects
+    [done] = run("generate", PROMPT, *common, *given).objects
+    assert done["token_ids"] == plain["token_ids"]
+    assert done["method"]["strategy"]["name"] == "Speculative"
+    count = done["speculation"]
+    assert count["rounds"] + count["accepted"] in (12, 13)
+    assert "speculation" not in plain
+
+
+def test_drafts_that_cannot_be_made_are_refused(run: Run, folders: tuple[Path, Path]) -> None:
+    expert, amateur = map(str, folders)
+    pair = ["--expert", expert, "--amateur", amateur]
+    for options, said in (
+        ([*pair, "--draft-tokens", "0"], "at least 1"),
+        ([*pair, "--draft-tokens", "x"], "whole number from 1, or auto"),
+        ([*pair, "--draft-layer", "1", "--draft-lookup", "2"], "drop all but one"),
+        ([*pair, "--draft-tokens", "2", "--rng", "transformers", "--temperature", "1"], "own pace"),
+        (["--expert", expert, "--draft-tokens", "2"], "needs an amateur"),
+        ([*pair, "--draft-model", "nowhere/at-all"], "nowhere/at-all"),
+    ):
+        failed = run("generate", PROMPT, *options)
+        assert failed.code in (1, 2)
+        assert said in failed.err

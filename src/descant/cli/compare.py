@@ -91,7 +91,7 @@ def _prepare(
     """Check all options, then load the models; return who competes, and the arguments that all share."""
     from descant.cli.contenders import Contender, resolve_all
     from descant.cli.decoding import chat_settings
-    from descant.cli.methods import settle_randomness
+    from descant.cli.methods import NEEDS_AMATEUR, settle_randomness
     from descant.cli.models import load_models, plan_models
     from descant.decoder import Decoder
 
@@ -99,10 +99,10 @@ def _prepare(
     names = _names(plan, methods)
     found = resolve_all(["greedy" if name == AMATEUR else name for name in names], method.given())
     resolved, seed = settle_randomness(found, run, None, "transformers")
-    contrasts = any(entry.contrasts for entry in resolved)
-    if contrasts and not plan.has_amateur:
-        raise UsageError("contrast needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N")
-    decoder = load_models(plan, contrasts=contrasts or AMATEUR in names)
+    reads = any(entry.reads_amateur for entry in resolved)
+    if reads and not plan.has_amateur:
+        raise UsageError(f"one of the methods {NEEDS_AMATEUR}")
+    decoder = load_models(plan, reads_amateur=reads or AMATEUR in names)
     alone: Decoder | None = None
     if AMATEUR in names:
         alone = Decoder(decoder.amateur, decoder.tokenizer)  # type: ignore[arg-type]

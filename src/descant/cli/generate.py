@@ -23,6 +23,7 @@ from descant.cli.options import (
     OUTPUT,
     PROMPTS,
     RUN,
+    DraftOptions,
     Json,
     MethodName,
     MethodOptions,
@@ -60,6 +61,7 @@ def generate(
     *,
     models: ModelOptions,
     method: MethodOptions,
+    draft: DraftOptions,
     run: RunOptions,
     out: OutputOptions,
     prompt: Annotated[
@@ -88,7 +90,7 @@ def generate(
         raise UsageError("PROMPT and --prompts exclude each other; drop one of them")
     with data_writer(out.output) as writer:
         rows = [Row(read_prompt(prompt))] if prompts is None else read_prompts(prompts)
-        decoder, arguments = _prepare(models, method, run, preset, rng)
+        decoder, arguments = _prepare(models, method, draft, run, preset, rng)
         arguments |= {"top_logprobs": out.logprobs or 0, "trace": out.trace, "batch_size": batch_size}
         job = _Job(decoder, rows, arguments, writer, out, as_json=as_json, batch=prompts is not None)
         with stop_on_interrupt() as stop:
@@ -96,17 +98,28 @@ def generate(
 
 
 def _prepare(
-    models: ModelOptions, method: MethodOptions, run: RunOptions, preset: str | None, rng: str | None
+    models: ModelOptions,
+    method: MethodOptions,
+    draft: DraftOptions,
+    run: RunOptions,
+    preset: str | None,
+    rng: str | None,
 ) -> "tuple[Decoder, dict[str, Any]]":
     """Check all options, then load the models; return the arguments of the library's call."""
     from descant.cli.decoding import chat_settings
-    from descant.cli.methods import choose, settle_randomness
-    from descant.cli.models import load_models, plan_models
+    from descant.cli.methods import NEEDS_AMATEUR, choose, settle_randomness, speculate
+    from descant.cli.models import choose_draft, load_draft, load_models, plan_models
 
     plan = plan_models(models)
     resolved = choose(preset, method.given(), has_amateur=plan.has_amateur)
+    drafting = choose_draft(draft)
+    resolved = speculate(resolved, draft.given(), drafting)
+    if resolved.amateur_drafts and not plan.has_amateur:
+        raise UsageError(f"speculation without --draft-model, --draft-layer or --draft-lookup {NEEDS_AMATEUR}")
     [resolved], seed = settle_randomness([resolved], run, rng)
-    decoder = load_models(plan, contrasts=resolved.contrasts)
+    decoder = load_models(plan, reads_amateur=resolved.reads_amateur)
+    if isinstance(drafting, str):
+        resolved = speculate(resolved, draft.given(), load_draft(drafting, plan, decoder))
     arguments = {
         **resolved.method.arguments,
         "max_new_tokens": run.max_new_tokens,
@@ -210,6 +223,9 @@ class _Job:
             record["logprobs"] = output.logprobs
         if output.top_logprobs is not None:
             record["top_logprobs"] = output.top_logprobs
+        if output.speculation is not None:
+            count = output.speculation
+            record["speculation"] = {**dataclasses.asdict(count), "acceptance_rate": count.acceptance_rate}
         if output.trace is not None:
             record["trace"] = [dataclasses.asdict(entry) for entry in output.trace]
         return record

@@ -25,7 +25,9 @@ from descant.processors import (
     canonical_order,
 )
 from descant.scoring import Contrastive
-from descant.strategies import Greedy, Sample
+from descant.strategies import Greedy, Sample, Speculative, Strategy
+
+NEEDS_AMATEUR = "needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N"
 
 _CONTRAST = frozenset({"alpha", "beta", "amateur_temperature", "candidates"})
 _SAMPLING: Mapping[str, Callable[[Any], Processor]] = {
@@ -71,7 +73,17 @@ class Resolved:
     @property
     def samples(self) -> bool:
         """Whether it draws."""
-        return isinstance(self.method.strategy, Sample)
+        return self.method.strategy.random
+
+    @property
+    def amateur_drafts(self) -> bool:
+        """Whether the amateur drafts for it."""
+        return isinstance(self.method.strategy, Speculative) and self.method.strategy.draft is None
+
+    @property
+    def reads_amateur(self) -> bool:
+        """Whether it needs the amateur at all."""
+        return self.contrasts or self.amateur_drafts
 
 
 def choose(name: str | None, given: Mapping[str, Any], *, has_amateur: bool) -> Resolved:
@@ -97,7 +109,7 @@ def choose(name: str | None, given: Mapping[str, Any], *, has_amateur: bool) -> 
         base = "contrastive" if has_amateur else "sample" if sampled else "greedy"
     resolved = apply(preset(base), given)
     if resolved.contrasts and not has_amateur:
-        raise UsageError(f"{base} needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N")
+        raise UsageError(f"{base} {NEEDS_AMATEUR}")
     refuse_unused(given, resolved.used, _reason(name))
     return resolved
 
@@ -120,17 +132,48 @@ def apply(base: Preset, given: Mapping[str, Any]) -> Resolved:
     parts = {type(part): part for part in base.processors}
     if given.get("temperature") == 0:
         _refuse_truncation(base, sampling - {"temperature"})
-        strategy = Greedy()
+        strategy = _grow_by(strategy, Greedy())
     elif base.name == "greedy":
         sampling = set()
-    elif sampling and not isinstance(strategy, Sample):
-        strategy = Sample()
+    elif sampling and not strategy.random:
+        strategy = _grow_by(strategy, Sample())
     for key in penalties | sampling:
         if (key, given[key]) != ("temperature", 0):
             part = _PARTS[key](given[key])
             parts[type(part)] = part
     method = replace(base, scoring=scoring, processors=canonical_order(parts.values()), strategy=strategy)
     return Resolved(method, frozenset(contrast | penalties | sampling))
+
+
+def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resolved:
+    """Change what drafts, and how many tokens; a method that does not speculate begins to, if any option asks for it.
+
+    Parameters
+    ----------
+    given
+        The options that were given, of those of speculation.
+    draft
+        What drafts, where an option names it; None for the amateur.
+    """
+    strategy = resolved.method.strategy
+    if not given:
+        return resolved
+    if not isinstance(strategy, Speculative):
+        strategy = Speculative(strategy)
+    changes: dict[str, Any] = {} if draft is None else {"draft": draft}
+    if "draft_tokens" in given:
+        tokens = given["draft_tokens"]
+        if tokens != "auto" and not tokens.isdecimal():
+            raise UsageError(f"--draft-tokens is {tokens!r}; give a whole number from 1, or auto")
+        changes["tokens"] = tokens if tokens == "auto" else int(tokens)
+    if "draft_confidence" in given:
+        changes["confidence"] = given["draft_confidence"]
+    return replace(resolved, method=replace(resolved.method, strategy=replace(strategy, **changes)))
+
+
+def _grow_by(strategy: Strategy, base: Strategy) -> Strategy:
+    """Return `base`, speculative if the strategy is."""
+    return replace(strategy, base=base) if isinstance(strategy, Speculative) else base
 
 
 def _refuse_truncation(base: Preset, sampling: set[str]) -> None:
@@ -164,10 +207,14 @@ def settle_randomness(
         asked = [name for name, value in given.items() if value is not None]
         refuse_unused(asked, (), "nothing is drawn; add --temperature 1 or another sampler")
         return found, None
-    strategy = Sample(rng=rng or default_rng)  # type: ignore[arg-type]
-    drawn = [
-        replace(entry, method=replace(entry.method, strategy=strategy)) if entry.samples else entry for entry in found
-    ]
+
+    def drawing(entry: Resolved) -> Resolved:
+        speculative = isinstance(entry.method.strategy, Speculative)  # which cannot draw as transformers does
+        mode = rng or ("seeded" if speculative else default_rng)
+        strategy = _grow_by(entry.method.strategy, Sample(rng=mode))  # type: ignore[arg-type]
+        return replace(entry, method=replace(entry.method, strategy=strategy))
+
+    drawn = [drawing(entry) if entry.samples else entry for entry in found]
     return drawn, secrets.randbits(32) if run.seed is None else run.seed
 
 
@@ -183,6 +230,8 @@ def settings(method: Preset) -> str:
     for part in method.processors:
         value = next(iter(vars(part).values()))
         words.append(f"{names[type(part)].replace('_', '-')} {value:g}")
+    if isinstance(method.strategy, Speculative):
+        words.append(f"drafts {method.strategy.tokens}")
     return ", ".join(words)
 
 

@@ -1,12 +1,16 @@
 """From the options to loaded models."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
 
 from descant.amateurs import EarlyExit, Window
-from descant.cli.options import ModelOptions
+from descant.cli.options import DraftOptions, ModelOptions
 from descant.decoder import Decoder
 from descant.errors import UsageError
 from descant.models.loading import PAIRS
+from descant.strategies import PromptLookup
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def plan_models(options: ModelOptions) -> Plan:
     return Plan(expert, None if layer else amateur, asked, bundled, options)
 
 
-def load_models(plan: Plan, *, contrasts: bool) -> Decoder:
+def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
     """Load what the plan names; the amateur only if it will be read.
 
     Raises
@@ -68,13 +72,13 @@ def load_models(plan: Plan, *, contrasts: bool) -> Decoder:
     LoadError
         If a checkpoint is missing, damaged or not a causal language model.
     """
-    if plan.asked is not None and not contrasts:
+    if plan.asked is not None and not reads_amateur:
         raise UsageError(f"{plan.asked} would have no effect: the method reads no amateur; drop it, or --method")
     options = plan.options
     amateur: str | EarlyExit | Window | None = None
-    if contrasts and options.amateur_layer is not None:
+    if reads_amateur and options.amateur_layer is not None:
         amateur = EarlyExit(options.amateur_layer)
-    elif contrasts and plan.amateur is not None:
+    elif reads_amateur and plan.amateur is not None:
         amateur = plan.amateur if options.amateur_window is None else Window(plan.amateur, options.amateur_window)
     decoder = Decoder.from_pretrained(
         plan.expert,
@@ -84,9 +88,51 @@ def load_models(plan: Plan, *, contrasts: bool) -> Decoder:
         allow_pickle=options.allow_pickle,
         trust_remote_code=options.trust_remote_code,
     )
-    if contrasts and amateur is None and options.amateur_window is not None:
+    if reads_amateur and amateur is None and options.amateur_window is not None:
         return Decoder(decoder.expert, decoder.tokenizer, Window(decoder.expert, options.amateur_window))
     return decoder
+
+
+def choose_draft(options: DraftOptions) -> Any:
+    """Return what the options name as drafting: a name still to be loaded, layers, a lookup, or None for the amateur.
+
+    Raises
+    ------
+    UsageError
+        If they name several.
+    """
+    named = {
+        "--draft-model": options.draft_model,
+        "--draft-layer": None if options.draft_layer is None else EarlyExit(options.draft_layer),
+        "--draft-lookup": None if options.draft_lookup is None else PromptLookup(options.draft_lookup),
+    }
+    given = {name: draft for name, draft in named.items() if draft is not None}
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} each name what drafts; drop all but one")
+    return next(iter(given.values()), None)
+
+
+def load_draft(name: str, plan: Plan, decoder: Decoder) -> PreTrainedModel:
+    """Load a model that drafts for a decoder.
+
+    Raises
+    ------
+    LoadError
+        If the checkpoint is missing, damaged or not a causal language model.
+    VocabularyError
+        If its tokens are not the expert's.
+    """
+    options = plan.options
+    # As the amateur of a pair it would be checked in the same way.
+    pair = Decoder.from_pretrained(
+        name,
+        device=options.device,
+        dtype=options.dtype,
+        allow_pickle=options.allow_pickle,
+        trust_remote_code=options.trust_remote_code,
+    )
+    Decoder(decoder.expert, decoder.tokenizer, pair.expert, amateur_tokenizer=pair.tokenizer)
+    return pair.expert
 
 
 def _names(options: ModelOptions) -> tuple[str, str | None]:

@@ -15,6 +15,7 @@ _MODELS = "Models"
 _CONTRAST = "Contrast: the default method where there is an amateur; else greedy"
 _SAMPLING = "Sampling: any of these makes a method sample; --temperature 0 is greedy"
 _PENALTIES = "Penalties and bans"
+_SPECULATION = "Speculation: the same text from fewer passes of the expert; the amateur drafts unless told otherwise"
 RUN = "Run"
 OUTPUT = "Output"
 PROMPTS = 'Prompts from a file, one a line; from .jsonl its strings, or the "prompt" or "text" of its objects.'
@@ -110,8 +111,33 @@ class MethodOptions:
 
     def given(self) -> dict[str, Any]:
         """Return the options that were given, by name."""
-        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
-        return {name: value for name, value in values if value is not None}
+        return _given(self)
+
+
+@dataclass(frozen=True)
+class DraftOptions:
+    """What drafts tokens for the expert to verify, and how many. None: not given."""
+
+    draft_tokens: Annotated[
+        str | None, option(_SPECULATION, "Draft N tokens at a time; auto: as many as pay.", of="N|auto")
+    ] = None
+    draft_model: Annotated[
+        str | None, option(_SPECULATION, "Hub id or folder of the model that drafts.", of="NAME")
+    ] = None
+    draft_layer: Annotated[int | None, option(_SPECULATION, "The expert's first N layers draft.", of="N", least=1)] = (
+        None
+    )
+    draft_lookup: Annotated[
+        int | None,
+        option(_SPECULATION, "Draft what followed the last N tokens before; no model.", of="N", least=1),
+    ] = None
+    draft_confidence: Annotated[
+        float | None, option(_SPECULATION, "End a draft with a token less probable than X; 0.4.", of="X")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given, by name."""
+        return _given(self)
 
 
 @dataclass(frozen=True)
@@ -131,6 +157,11 @@ class RunOptions:
         bool,
         option(RUN, "Send prompts as plain text in spite of a chat template.", "--no-chat-template"),
     ] = False
+
+
+def _given(group: Any) -> dict[str, Any]:
+    values = ((field.name, getattr(group, field.name)) for field in dataclasses.fields(group))
+    return {name: value for name, value in values if value is not None}
 
 
 MethodName = Annotated[

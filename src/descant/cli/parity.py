@@ -29,7 +29,7 @@ from descant.processors import (
     Typical,
 )
 from descant.scoring import Likelihood
-from descant.strategies import Sample
+from descant.strategies import Speculative
 
 _NAMES: Mapping[type[Processor], tuple[str, str]] = {
     RepetitionPenalty: ("penalty", "repetition_penalty"),
@@ -48,13 +48,15 @@ _NAMES: Mapping[type[Processor], tuple[str, str]] = {
 
 def generation_config(method: Preset, run: RunOptions, eos_token_ids: Sequence[int]) -> GenerationConfig | None:
     """Translate a method for transformers; None if it has no such method."""
+    if isinstance(method.strategy, Speculative) and method.strategy.random:
+        return None  # the same distribution, but other draws
     if not isinstance(method.scoring, Likelihood) or any(type(part) not in _NAMES for part in method.processors):
         return None
     settings: dict[str, Any] = {}
     for part in method.processors:
         ours, theirs = _NAMES[type(part)]
         settings[theirs] = getattr(part, ours)
-    if isinstance(method.strategy, Sample):
+    if method.strategy.random:
         settings = {"do_sample": True, "top_k": 0, **settings}
     eos = [] if run.ignore_eos else list(eos_token_ids)
     return GenerationConfig(

@@ -24,8 +24,8 @@ from descant.types import Chosen
 class PromptLookup:
     """Draft what followed the last tokens when they occurred before in the row: no model, and no cost.
 
-    Saxena 2023, "Prompt Lookup Decoding" (github.com/apoorvumang/prompt-lookup-decoding). Fast where a text repeats its
-    prompt: summaries, edits, code.
+    Yang et al. 2023, "Inference with Reference" (arXiv 2304.04487); Saxena 2023, "Prompt Lookup Decoding"
+    (github.com/apoorvumang/prompt-lookup-decoding). Fast where a text repeats its prompt: summaries, edits, code.
 
     Parameters
     ----------
