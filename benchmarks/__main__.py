@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from benchmarks import cases, memory
-from benchmarks.measure import Spread, conditions
+from descant.bench.measure import Spread, conditions
 
 CASES = {
     "greedy": cases.greedy,
