@@ -150,7 +150,8 @@ def _selection_share(
 
     options = Options(scoring, tuple(processors), strategy or Greedy(), 9, (), True, 0, False, None, 0, False, 64)
     run = decoder._run(_prompts(rows), options, follow=False)
-    timed = _TimedSources(run.engine.sources.expert, run.engine.sources.amateur, run.engine.sources.width)
+    sources = run.engine.sources
+    timed = _TimedSources(sources.expert, sources.others, sources.width)
     engine = Engine(timed, Method(scoring, tuple(processors), options.strategy), batch_rows=rows, max_rows=64)
     engine.add(run.rows)
     engine.step()  # the prefill

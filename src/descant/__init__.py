@@ -40,9 +40,9 @@ if TYPE_CHECKING:
         TransformersProcessor,
         Typical,
     )
-    from descant.results import Candidate, Output, Piece, Score, Timing, TokenTrace
+    from descant.results import Candidate, Output, Piece, Score, Speculation, Timing, TokenTrace
     from descant.scoring import Contrastive, Likelihood, Scoring
-    from descant.strategies import Greedy, Sample
+    from descant.strategies import Greedy, PromptLookup, Sample, Speculative
 
 __version__ = "0.1.0"
 
@@ -69,11 +69,14 @@ __all__ = [
     "Piece",
     "PresencePenalty",
     "PromptError",
+    "PromptLookup",
     "RepetitionPenalty",
     "Sample",
     "Score",
     "Scoring",
     "SettingsError",
+    "Speculation",
+    "Speculative",
     "Temperature",
     "Timing",
     "TokenTrace",
@@ -121,13 +124,16 @@ _HOMES = {
     "Output": "results",
     "Piece": "results",
     "Score": "results",
+    "Speculation": "results",
     "Timing": "results",
     "TokenTrace": "results",
     "Contrastive": "scoring",
     "Likelihood": "scoring",
     "Scoring": "scoring",
     "Greedy": "strategies",
+    "PromptLookup": "strategies",
     "Sample": "strategies",
+    "Speculative": "strategies",
 }
 
 

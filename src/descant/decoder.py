@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare_amateur
+from descant.amateurs import Amateur, EarlyExit, Window
 from descant.checks import shown
 from descant.choice import row_generator
 from descant.describe import describe
 from descant.engine import Engine, Method
-from descant.errors import DescantError, SettingsError, VocabularyError
-from descant.models import inspect_model, open_model
+from descant.errors import DescantError, SettingsError
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
-from descant.models.sources import Sources
+from descant.opening import Models
 from descant.options import Options, check_batch_size, check_scoring, list_processors
 from descant.processors import Processor, as_processor
 from descant.prompts import Prompts, check_pairs, check_rows, encode_pairs, encode_prompts, require_tokenizer
@@ -25,8 +24,8 @@ from descant.rows import Ending, Row, TextFollower
 from descant.run import Run
 from descant.score import score_continuations
 from descant.scoring import Contrastive, Likelihood, Scoring
-from descant.strategies import Greedy, Strategy
-from descant.tokens import check_same_vocabulary, decode, resolve_stops
+from descant.strategies import Greedy, Speculative, Strategy
+from descant.tokens import decode, resolve_stops
 
 Name = str | PathLike[str]
 """A hub id, or a local folder."""
@@ -78,13 +77,7 @@ class Decoder:
         self.expert = expert
         self.tokenizer = tokenizer
         self.amateur = amateur
-        self._architecture = inspect_model(expert)
-        expert.eval()
-        self._amateur: AmateurFactory | None = None
-        self._width = self._architecture.width
-        if amateur is not None:
-            self._amateur = prepare_amateur(amateur, self._architecture)
-            self._width = self._common_width(self._amateur.width, amateur_tokenizer)
+        self._models = Models(expert, amateur, tokenizer, amateur_tokenizer)
         self.eos_token_ids = eos_token_ids(expert, tokenizer)
 
     @classmethod
@@ -184,7 +177,7 @@ class Decoder:
         processors
             descant's processors or transformers' `LogitsProcessor`s, applied in the order given.
         strategy
-            `Greedy()` or `Sample()`.
+            `Greedy()`, `Sample()`, or `Speculative(…)` of either, which is the same from fewer passes of the expert.
         max_new_tokens
             The most tokens a row may gain; the model's context may end it earlier. Both give `"length"`.
         stop
@@ -291,13 +284,13 @@ class Decoder:
         scoring = self._scoring(check_scoring(scoring))
         batch_size = check_batch_size(batch_size)
         pairs = encode_pairs(self.tokenizer, prompts, continuations)
-        check_pairs(pairs, width=self._read_width(scoring), context=self._context(scoring))
+        check_pairs(pairs, width=self._models.width(scoring), context=self._models.context(scoring))
         resolved = self._processors(list_processors(processors))
         return [
             score
             for start in range(0, len(pairs), batch_size)
             for score in score_continuations(
-                self._sources(scoring), scoring, resolved, pairs[start : start + batch_size]
+                self._models.open(scoring), scoring, resolved, pairs[start : start + batch_size]
             )
         ]
 
@@ -306,9 +299,9 @@ class Decoder:
         scoring = self._scoring(options.scoring)
         method = Method(scoring, self._processors(options.processors or ()), options.strategy)
         texts = encode_prompts(self.tokenizer, prompts, chat=options.chat, system=options.system)
-        context = self._context(scoring)
+        context = self._models.context(scoring)
         room = min(1, options.max_new_tokens)
-        check_rows(texts, width=self._read_width(scoring), context=context, room=room)
+        check_rows(texts, width=self._models.width(scoring), context=context, room=room)
         if options.strategy.whole_batch and len(texts) > options.batch_size:
             raise SettingsError(
                 f"{options.strategy} draws for all {len(texts)} prompts at once, but batch_size is "
@@ -316,7 +309,7 @@ class Decoder:
             )
         seed = self._seed(options)
         engine = Engine(
-            self._sources(scoring),
+            self._models.open(scoring, options.strategy),
             method,
             batch_rows=len(texts),
             max_rows=options.batch_size,
@@ -333,7 +326,7 @@ class Decoder:
             if options.seed is not None:
                 torch.manual_seed(options.seed)
             return options.seed
-        if options.seed is None and not isinstance(options.strategy, Greedy):
+        if options.seed is None and options.strategy.random:
             return secrets.randbits(32)
         return options.seed
 
@@ -365,6 +358,8 @@ class Decoder:
         contrast = "amateur" in method.scoring.sources
         settings = {**describe(options), **describe(method)}
         del settings["name"]  # the dataclasses' own
+        if isinstance(method.strategy, Speculative):
+            settings["strategy"]["draft"] = self._describe_draft(method.strategy.draft)
         return {
             **settings,
             "seed": seed,
@@ -373,14 +368,13 @@ class Decoder:
             "amateur": _describe_model(self.amateur) if contrast else None,
         }
 
-    def _read_width(self, scoring: Scoring) -> int:
-        """Return the width of the vocabulary that every model read by a scoring has."""
-        return self._width if "amateur" in scoring.sources else self._architecture.width
+    def _describe_draft(self, draft: Any) -> Any:
+        return _describe_model(self.amateur if draft is None else draft)
 
     def _scoring(self, scoring: Scoring | None) -> Scoring:
         if scoring is None:
-            return Contrastive() if self._amateur is not None else Likelihood()
-        if "amateur" in scoring.sources and self._amateur is None:
+            return Contrastive() if self._models.has_amateur else Likelihood()
+        if "amateur" in scoring.sources and not self._models.has_amateur:
             raise SettingsError(
                 f"{type(scoring).__name__} needs an amateur and this decoder has none; give Decoder(…, amateur=…), "
                 "for instance EarlyExit(layer)"
@@ -389,28 +383,6 @@ class Decoder:
 
     def _processors(self, processors: Sequence[Any]) -> tuple[Processor, ...]:
         return tuple(as_processor(processor).with_eos(self.eos_token_ids) for processor in processors)
-
-    def _sources(self, scoring: Scoring) -> Sources:
-        contrast = "amateur" in scoring.sources
-        amateur = self._amateur.open() if contrast and self._amateur is not None else None
-        return Sources(open_model(self._architecture), amateur, self._read_width(scoring))
-
-    def _context(self, scoring: Scoring) -> int | None:
-        bounds = [self._architecture.context]
-        if "amateur" in scoring.sources and self._amateur is not None:
-            bounds.append(self._amateur.context)
-        return min((bound for bound in bounds if bound is not None), default=None)
-
-    def _common_width(self, amateur: int, amateur_tokenizer: PreTrainedTokenizerBase | None) -> int:
-        width = min(self._architecture.width, amateur)
-        if self.tokenizer is not None and amateur_tokenizer is not None:
-            return check_same_vocabulary(self.tokenizer, amateur_tokenizer, self._architecture.width, amateur)
-        if self.tokenizer is not None and amateur < len(self.tokenizer) <= self._architecture.width:
-            raise VocabularyError(
-                f"the amateur's logits are {amateur} wide, but the tokenizer has {len(self.tokenizer)} tokens; "
-                "choose an amateur of the expert's family"
-            )
-        return width
 
     def _ending(self, options: Options) -> Ending:
         eos = frozenset() if options.ignore_eos else frozenset(self.eos_token_ids)

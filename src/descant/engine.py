@@ -1,16 +1,19 @@
 """The loop.
 
 One step reads the sources up to the end of every active row, scores the next tokens, lets the processors change
-the scores, and has the strategy choose. Rows join and leave between steps; nothing else in descant iterates over
-tokens.
+the scores, and has the strategy choose. Where tokens were drafted, the same is done at every drafted position first,
+and drafts stand as long as the strategy would emit them. Rows join and leave between steps; nothing else in descant
+iterates over tokens.
 
-    texts → Sources.read → Scoring → Processors → Strategy.choose → Row.append
+    texts → Drafter.propose → Sources.read → Scoring → Processors → Strategy → Row.append
 """
 
 import math
+import operator
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float
@@ -18,14 +21,18 @@ from torch import Tensor
 
 from descant import choice
 from descant.distribution import process
+from descant.draft_length import DraftLength, Round
+from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter
 from descant.errors import DecodingError
+from descant.history import HistoryBuffer
 from descant.models.sources import Sources
-from descant.processors.base import History, Processor
+from descant.processors.base import Processor
+from descant.reading import Reading
 from descant.rows import Row
 from descant.scoring.base import Scoring
-from descant.strategies.base import Draws, Strategy
+from descant.strategies import Draws, PromptLookup, Speculative, Strategy
 from descant.trace import TraceText, trace_tokens
-from descant.types import Logits
+from descant.types import Chosen, Logits
 
 _SELECTIVE_ROWS = 4
 """Rows up to which leaving out the amateur pays: it is run as soon as one row needs it."""
@@ -50,13 +57,36 @@ class Method:
     strategy: Strategy
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """The verdict on some positions of a step.
+
+    Attributes
+    ----------
+    rows
+        `[n]`: the row of each position.
+    logits
+        Of the sources, `[n, vocab]` each.
+    raw, scores
+        `[n, vocab]`: what the scoring made of them, and the processors of that.
+    total
+        `[n]`: `log Σ exp(scores)`.
+    """
+
+    rows: Sequence[int]
+    logits: Mapping[str, Logits]
+    raw: Float[Tensor, "n vocab"]
+    scores: Float[Tensor, "n vocab"]
+    total: Float[Tensor, " n"]
+
+
 class Engine:
     """Decodes rows together, each as if it were alone.
 
     Parameters
     ----------
     sources
-        The models, without rows.
+        The models, without rows; one named `"draft"` drafts for a speculative strategy, or else the amateur does.
     method
         How to decode.
     batch_rows
@@ -87,7 +117,23 @@ class Engine:
         self.trace = trace
         self.rows: list[Row] = []
         self.waiting: deque[Row] = deque()
-        self._history = _HistoryBuffer() if method.processors else None
+        self._history = HistoryBuffer() if method.processors else None
+        self._drafter: Drafter | None = None
+        if isinstance(method.strategy, Speculative):
+            self._drafter = self._make_drafter(method.strategy)
+            self._length = DraftLength.of(method.strategy.tokens)
+
+    def _make_drafter(self, strategy: Speculative) -> Drafter:
+        if isinstance(strategy.draft, PromptLookup):
+            return LookupDrafter(self._history, strategy.draft.ngram)
+        source = "draft" if "draft" in self.sources.others else "amateur"
+        processors = self.method.processors
+        return ModelDrafter(self.sources, source, processors, self._history, strategy.base, strategy.confidence)
+
+    @property
+    def speculative(self) -> bool:
+        """Whether tokens are drafted and verified."""
+        return self._drafter is not None
 
     @property
     def busy(self) -> bool:
@@ -109,23 +155,149 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
-        """Choose one token for every active row, and return those rows; some may have ended."""
+        """Give every active row a token, or several that were drafted, and return those rows; some may have ended."""
         self._admit()
         rows = self.rows
-        logits, raw = self._score()
-        history = self._history.view() if self._history is not None else None
-        scores, total = process(self.method.processors, history, raw, logits["expert"])
-        self._check(logits, scores, total)
-        draws = Draws([row.generator for row in rows], [row.index for row in rows], self.batch_rows)
-        ids = self.method.strategy.choose(scores, draws)
-        chosen = scores.gather(-1, ids[:, None])[:, 0] - total
-        self._record(logits, raw, scores, ids)
+        lengths = [len(row.tokens) for row in rows]
+        steady = all(row.logprobs for row in rows)
+        drafts = self._draft()
+        reading = Reading(self.sources, rows, drafts)
+        unfinished = self._verify(reading, drafts)
+        self._choose(reading, drafts, unfinished)
         if self._history is not None:
-            self._history.append(ids)
-        for row, token_id, logprob in zip(rows, ids.tolist(), chosen.tolist(), strict=True):
-            row.append(token_id, logprob)
+            self._history.extend([row.tokens[length:] for row, length in zip(rows, lengths, strict=True)])
+        if self._drafter is not None:
+            self.sources.rewind([len(row.tokens) - 1 for row in rows])
+            self._end_round(drafts, lengths, steady=steady)
         self._retire()
         return rows
+
+    def _draft(self) -> Drafts:
+        """Have tokens drafted, for all rows but those that have no token of their own yet: the first one is urgent."""
+        if self._drafter is None:
+            return Drafts([[] for _ in self.rows])
+        tokens = self._length.start_round()
+        most = [min(tokens, row.limit - len(row.tokens) - 1) if row.logprobs else 0 for row in self.rows]
+        drafts = self._drafter.propose(self.rows, most)
+        self._length.drafted()
+        return drafts
+
+    def _end_round(self, drafts: Drafts, lengths: Sequence[int], *, steady: bool) -> None:
+        """Count what was drafted and accepted, and learn from it how much to draft."""
+        drafted, accepted = [], []
+        for row, draft, length in zip(self.rows, drafts.tokens, lengths, strict=True):
+            emitted = row.tokens[length : length + len(draft)]
+            stands = sum(map(operator.eq, emitted, draft))
+            row.speculation = row.speculation.after_round(len(draft), stands)
+            drafted.append(len(draft))
+            accepted.append(stands)
+        self._length.end_round(Round(drafted, accepted, steady))
+
+    def _verify(self, reading: Reading, drafts: Drafts) -> list[int]:
+        """Emit the drafts that stand, and what replaces the first that does not; return the rows that go on."""
+        rows, places = drafts.positions
+        if not rows:
+            return list(range(len(self.rows)))
+        assert isinstance(self.method.strategy, Speculative)
+        judged = self._judge(reading.at_drafts, rows, places)
+        proposal = drafts.proposal(judged.scores.device)
+        ids = self.method.strategy.verify(judged.scores, proposal, self._draws(rows))
+        departed = self._emit(judged, ids, [token for draft in drafts.tokens for token in draft])
+        return [number for number in range(len(self.rows)) if number not in departed]
+
+    def _choose(self, reading: Reading, drafts: Drafts, rows: Sequence[int]) -> None:
+        """Emit one token more for each of some rows: all there is, in plain decoding."""
+        if not rows:
+            return
+        ahead = [len(drafts.tokens[number]) for number in rows]
+        judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead)
+        self._emit(judged, self.method.strategy.choose(judged.scores, self._draws(rows)), [None] * len(rows))
+
+    def _draws(self, rows: Sequence[int]) -> Draws:
+        chosen = [self.rows[number] for number in rows]
+        return Draws([row.generator for row in chosen], [row.index for row in chosen], self.batch_rows)
+
+    def _judge(self, read: Callable[[str], Logits], rows: Sequence[int], ahead: Sequence[int]) -> _Judged:
+        """Score positions that lie `ahead[i]` drafted tokens beyond the text of row `rows[i]`."""
+        logits, raw = self._score(read)
+        history = self._history.before(rows, ahead) if self._history is not None else None
+        scores, total = process(self.method.processors, history, raw, logits["expert"])
+        return _Judged(rows, logits, raw, scores, total)
+
+    def _score(self, read: Callable[[str], Logits]) -> tuple[Mapping[str, Logits], Float[Tensor, "n vocab"]]:
+        """Return the sources' logits `[n, vocab]` by name, and the scoring's verdict on them."""
+        scoring = self.method.scoring
+        expert = read("expert")
+        if self._may_skip() and bool(scoring.settled(expert).all()):
+            only = torch.full_like(expert, -math.inf)
+            best = expert.argmax(-1, keepdim=True)
+            # NaN stays visible: the only score of a row is its best logit less itself.
+            value = expert.gather(-1, best)
+            return {"expert": expert}, only.scatter(-1, best, value - value)
+        logits = {"expert": expert, **{name: read(name) for name in scoring.sources[1:]}}
+        return logits, scoring(logits)
+
+    def _may_skip(self) -> bool:
+        """Whether steps that the expert settles alone leave the amateur out; it catches up later."""
+        scoring = self.method.scoring
+        others = scoring.sources[1:]
+        if self.trace is not None or not others or not all(map(self.sources.costs_a_pass, others)):
+            return False
+        if scoring.skips_settled is not None:
+            return scoring.skips_settled
+        return len(self.rows) <= _SELECTIVE_ROWS
+
+    def _emit(self, judged: _Judged, ids: Chosen, drafted: Sequence[int | None]) -> set[int]:
+        """Append the tokens of positions, row by row, until a row ends or departs from what was drafted.
+
+        Returns
+        -------
+        The rows that did.
+        """
+        chosen = judged.scores.gather(-1, ids[:, None])[:, 0] - judged.total
+        values = zip(judged.rows, ids.tolist(), chosen.tolist(), judged.total.tolist(), drafted, strict=True)
+        departed: set[int] = set()
+        emitted = []
+        for position, (number, token_id, logprob, total, draft) in enumerate(values):
+            if number in departed:
+                continue
+            row = self.rows[number]
+            if not math.isfinite(total):
+                self._fail(judged, position, row)
+            row.append(token_id, logprob)
+            emitted.append(position)
+            if token_id != draft or row.finish_reason is not None:
+                departed.add(number)
+        self._record(judged, ids, emitted)
+        return departed
+
+    def _fail(self, judged: _Judged, position: int, row: Row) -> NoReturn:
+        """Raise, as a position's scores define no distribution: name the source that broke, or the processors."""
+        where = f"at step {len(row.logprobs)} of row {row.index}"
+        if float(judged.scores[position].amax()) == -math.inf:
+            raise DecodingError(
+                f"the processors forbid every token {where}; allow more tokens (bad words, logit bias and bans "
+                "exclude the whole vocabulary)"
+            )
+        broken = [name for name, values in judged.logits.items() if not values[position].isfinite().all()]
+        source = f"logits of the {' and the '.join(broken)}" if broken else "scores after the processors"
+        raise DecodingError(
+            f"the {source} are not finite numbers {where}; the checkpoint is damaged or overflows its dtype: try "
+            'dtype="float32"'
+        )
+
+    def _record(self, judged: _Judged, ids: Chosen, positions: Sequence[int]) -> None:
+        """Keep what was asked for beside the tokens of some positions."""
+        rows = [self.rows[judged.rows[position]] for position in positions]
+        if self.top_logprobs:
+            best, logprobs = choice.top(judged.scores[positions], self.top_logprobs)
+            for row, row_ids, row_logprobs in zip(rows, best.tolist(), logprobs.tolist(), strict=True):
+                row.top_logprobs.append(list(zip(row_ids, row_logprobs, strict=True)))
+        if self.trace is not None:
+            logits = {name: values[positions] for name, values in judged.logits.items()}
+            traced = trace_tokens(logits, judged.raw[positions], ids[positions], self.trace)
+            for row, entry in zip(rows, traced, strict=True):
+                row.trace.append(entry)
 
     def _admit(self) -> None:
         joining: list[Row] = []
@@ -137,7 +309,7 @@ class Engine:
         self.sources.add_rows(len(joining))
         self.sources.reserve(len(self.rows), max(row.limit for row in self.rows))
         if self._history is not None:
-            self._history.add_rows(joining, self.sources.device)
+            self._history.add_rows([row.tokens for row in joining], self.sources.device)
 
     def _retire(self) -> None:
         kept = [place for place, row in enumerate(self.rows) if row.finish_reason is None]
@@ -147,112 +319,3 @@ class Engine:
         self.sources.keep_rows(kept)
         if self._history is not None:
             self._history.keep_rows(kept)
-
-    def _score(self) -> tuple[Mapping[str, Logits], Float[Tensor, "n vocab"]]:
-        """Return the sources' logits `[n, vocab]` by name, and the scoring's verdict on them."""
-        scoring = self.method.scoring
-        texts = [row.tokens for row in self.rows]
-        names = scoring.sources
-        if not self._may_skip():
-            logits = {name: read[:, 0] for name, read in self.sources.read(names, texts).items()}
-            return logits, scoring(logits)
-        expert = self.sources.read(("expert",), texts)["expert"][:, 0]
-        if bool(scoring.settled(expert).all()):
-            only = torch.full_like(expert, -math.inf)
-            best = expert.argmax(-1, keepdim=True)
-            # NaN stays visible: the only score of a row is its best logit less itself.
-            value = expert.gather(-1, best)
-            return {"expert": expert}, only.scatter(-1, best, value - value)
-        others = self.sources.read(names[1:], texts)
-        logits = {"expert": expert, **{name: read[:, 0] for name, read in others.items()}}
-        return logits, scoring(logits)
-
-    def _may_skip(self) -> bool:
-        """Whether steps that the expert settles alone leave the amateur out; it catches up later."""
-        scoring = self.method.scoring
-        if len(scoring.sources) == 1 or self.trace is not None or not self.sources.amateur_costs_a_pass:
-            return False
-        if scoring.skips_settled is not None:
-            return scoring.skips_settled
-        return len(self.rows) <= _SELECTIVE_ROWS
-
-    def _check(
-        self, logits: Mapping[str, Logits], scores: Float[Tensor, "n vocab"], total: Float[Tensor, " n"]
-    ) -> None:
-        """Raise if a row's scores define no distribution: name the source that broke, or the processors."""
-        for place, (row, weight) in enumerate(zip(self.rows, total.tolist(), strict=True)):
-            if math.isfinite(weight):
-                continue
-            where = f"at step {len(row.logprobs)} of row {row.index}"
-            if float(scores[place].amax()) == -math.inf:
-                raise DecodingError(
-                    f"the processors forbid every token {where}; allow more tokens (bad words, logit bias and bans "
-                    "exclude the whole vocabulary)"
-                )
-            broken = [name for name, values in logits.items() if not values[place].isfinite().all()]
-            source = f"logits of the {' and the '.join(broken)}" if broken else "scores after the processors"
-            raise DecodingError(
-                f"the {source} are not finite numbers {where}; the checkpoint is damaged or overflows its dtype: try "
-                'dtype="float32"'
-            )
-
-    def _record(
-        self,
-        logits: Mapping[str, Logits],
-        raw: Float[Tensor, "n vocab"],
-        scores: Float[Tensor, "n vocab"],
-        ids: Tensor,
-    ) -> None:
-        """Keep what was asked for beside the tokens."""
-        if self.top_logprobs:
-            best, logprobs = choice.top(scores, self.top_logprobs)
-            for row, row_ids, row_logprobs in zip(self.rows, best.tolist(), logprobs.tolist(), strict=True):
-                row.top_logprobs.append(list(zip(row_ids, row_logprobs, strict=True)))
-        if self.trace is not None:
-            for row, entry in zip(self.rows, trace_tokens(logits, raw, ids, self.trace), strict=True):
-                row.trace.append(entry)
-
-
-class _HistoryBuffer:
-    """The texts of the active rows as one tensor on the device, extended token by token."""
-
-    def __init__(self) -> None:
-        self._tokens = torch.zeros(0, 0, dtype=torch.int64)
-        self._lengths: list[int] = []
-        self._prompt_lengths: list[int] = []
-
-    def view(self) -> History:
-        device = self._tokens.device
-        return History(
-            self._tokens[:, : max(self._lengths)],
-            torch.tensor(self._lengths, device=device),
-            torch.tensor(self._prompt_lengths, device=device),
-        )
-
-    def add_rows(self, rows: Sequence[Row], device: torch.device) -> None:
-        held = len(self._lengths)
-        self._resize(held + len(rows), max(len(row.tokens) for row in rows), device)
-        for place, row in enumerate(rows, start=held):
-            self._tokens[place, : len(row.tokens)] = torch.tensor(row.tokens)
-        self._lengths += [len(row.tokens) for row in rows]
-        self._prompt_lengths += [row.prompt_length for row in rows]
-
-    def _resize(self, rows: int, width: int, device: torch.device) -> None:
-        """Make room for rows and for tokens, of which there is half as much again."""
-        if width > self._tokens.shape[1]:
-            width = width + width // 2 + 16
-        grown = torch.zeros(rows, max(width, self._tokens.shape[1]), dtype=torch.int64, device=device)
-        grown[: len(self._lengths), : self._tokens.shape[1]] = self._tokens[: len(self._lengths)]
-        self._tokens = grown
-
-    def keep_rows(self, rows: Sequence[int]) -> None:
-        self._tokens = self._tokens[list(rows)]
-        self._lengths = [self._lengths[row] for row in rows]
-        self._prompt_lengths = [self._prompt_lengths[row] for row in rows]
-
-    def append(self, ids: Tensor) -> None:
-        if max(self._lengths) == self._tokens.shape[1]:
-            self._resize(len(self._lengths), max(self._lengths) + 1, self._tokens.device)
-        places = torch.arange(len(self._lengths), device=self._tokens.device)
-        self._tokens[places, torch.tensor(self._lengths, device=self._tokens.device)] = ids
-        self._lengths = [length + 1 for length in self._lengths]

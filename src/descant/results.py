@@ -27,6 +27,34 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Speculation:
+    """What speculation came to for one row.
+
+    Attributes
+    ----------
+    drafted
+        Tokens that were drafted for it.
+    accepted
+        Those of them that are in its text.
+    rounds
+        Passes of the expert. Each gave the accepted drafts and, unless the row ended with them, one token more.
+    """
+
+    drafted: int = 0
+    accepted: int = 0
+    rounds: int = 0
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """The share of drafted tokens that were accepted; None if none was drafted."""
+        return self.accepted / self.drafted if self.drafted else None
+
+    def after_round(self, drafted: int, accepted: int) -> "Speculation":
+        """Return the sums with one round more."""
+        return Speculation(self.drafted + drafted, self.accepted + accepted, self.rounds + 1)
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A member of the plausibility head at one step; log-probabilities are natural."""
 
@@ -104,6 +132,8 @@ class Output:
         The other beams, best first.
     trace
         Why each token was chosen, where `trace=True` asked for it.
+    speculation
+        How many tokens were drafted and accepted, where the strategy is `Speculative`.
     """
 
     text: str
@@ -116,6 +146,7 @@ class Output:
     top_logprobs: list[list[tuple[int, float]]] | None = None
     alternatives: "Sequence[Output]" = ()
     trace: list[TokenTrace] | None = None
+    speculation: Speculation | None = None
 
 
 @dataclass(frozen=True)

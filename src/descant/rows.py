@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from descant.results import Timing, TokenTrace
+from descant.results import Speculation, Timing, TokenTrace
 from descant.tokens import Detokenizer, StopMatcher
 from descant.types import FinishReason
 
@@ -86,6 +86,7 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
     trace: list[TokenTrace] = field(default_factory=list)
+    speculation: Speculation = field(default_factory=Speculation)
     finish_reason: FinishReason | None = None
     submitted_at: float = field(default_factory=time.perf_counter)
     first_token_at: float | None = None

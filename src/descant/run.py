@@ -77,4 +77,5 @@ class Run:
             prompt_token_ids=row.tokens[: row.prompt_length],
             top_logprobs=row.top_logprobs if self.engine.top_logprobs else None,
             trace=row.trace if self.engine.trace is not None else None,
+            speculation=row.speculation if self.engine.speculative else None,
         )

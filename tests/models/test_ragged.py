@@ -69,8 +69,8 @@ def test_other_models_decode_as_generate_does_and_refuse_to_roll_back(name: str)
     prompts = prompts_of(PROMPT_LENGTHS)
     expected = [reference(model, prompt) for prompt in prompts]
     assert decode_with_junk(opened, prompts, roll_back=False) == expected
-    assert not opened.can_truncate
-    with pytest.raises(UnsupportedModelError, match="cannot forget tokens"):
+    assert opened.why_not_truncate
+    with pytest.raises(UnsupportedModelError, match="forget rejected tokens"):
         opened.truncate([length - 1 for length in opened.lengths])
 
 

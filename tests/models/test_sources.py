@@ -62,7 +62,7 @@ def test_reading_in_parts_changes_no_logits(exit_layer: int | None, monkeypatch:
 
     def read(keep: int) -> dict[str, torch.Tensor]:
         amateur = make_exit(seen, exit_layer, norm=True) if exit_layer else open_model(seen)
-        opened = sources.Sources(open_model(seen), amateur, seen.width)
+        opened = sources.Sources(open_model(seen), {"amateur": amateur}, seen.width)
         opened.add_rows(4)
         return dict(opened.read(("expert", "amateur"), texts, keep))
 

@@ -24,8 +24,8 @@ class LanguageModel(ABC):
         The most tokens a row may hold, or None where the model sets no bound.
     device
         Where its logits are.
-    can_truncate
-        Whether `truncate` works, which speculation needs.
+    why_not_truncate
+        Why `truncate`, which speculation needs, does not work; empty where it does.
     continues_in_blocks
         Whether a row that has been read in part reads further tokens in one pass; otherwise each takes its own.
     """
@@ -33,7 +33,7 @@ class LanguageModel(ABC):
     width: int
     context: int | None
     device: torch.device
-    can_truncate: bool = True
+    why_not_truncate: str = ""
     continues_in_blocks: bool = True
 
     @property
@@ -72,6 +72,7 @@ class LanguageModel(ABC):
         `[rows, keep, vocab]`, in the model's dtype.
         """
 
+    @abstractmethod
     def truncate(self, lengths: Sequence[int]) -> None:
         """Forget the tokens of row i from `lengths[i]` on, for all rows. Mutates.
 
@@ -80,11 +81,14 @@ class LanguageModel(ABC):
         UnsupportedModelError
             If the model's state cannot be rolled back.
         """
-        del lengths
-        raise UnsupportedModelError(
-            f"{type(self).__name__} cannot forget tokens: its state has no record of earlier positions; "
-            "decode without speculation, or choose an attention-only model"
-        )
+
+    def check_truncate(self) -> None:
+        """Raise `UnsupportedModelError` if rows cannot be rolled back."""
+        if self.why_not_truncate:
+            raise UnsupportedModelError(
+                f"speculation must forget rejected tokens, which is impossible here: {self.why_not_truncate}; decode "
+                "without it, or choose an attention-only model"
+            )
 
     def reserve(self, rows: int, length: int, beside: "Sequence[LanguageModel]" = ()) -> None:
         """Check that `rows` rows of `length` tokens will fit, as far as can be told. Does not allocate.

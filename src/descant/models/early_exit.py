@@ -28,6 +28,13 @@ def make_exit(architecture: Architecture, layer: int, *, norm: bool) -> Exit:
     UnsupportedModelError
         If what follows the decoder layers cannot be told apart from them.
     """
+    check_layer(architecture, layer)
+    _, layers = architecture.decoder()
+    return Exit(layers[layer - 1], find_tail(architecture) if norm else ())
+
+
+def check_layer(architecture: Architecture, layer: int) -> None:
+    """Raise if a model cannot be left after `layer` decoder layers (see `make_exit`)."""
     if architecture.cache != "ragged":
         raise UnsupportedModelError(
             f"{type(architecture.model).__name__} cannot exit early: {architecture.reason}; "
@@ -38,8 +45,6 @@ def make_exit(architecture: Architecture, layer: int, *, norm: bool) -> Exit:
             f"there is no early exit after layer {layer}: this expert has {architecture.layers} layers; "
             f"choose 1 to {architecture.layers - 1}"
         )
-    _, layers = architecture.decoder()
-    return Exit(layers[layer - 1], find_tail(architecture) if norm else ())
 
 
 @torch.inference_mode()

@@ -1,10 +1,11 @@
-"""The expert and its amateur, each kept at the same rows of text.
+"""The expert, its amateur and perhaps a draft model, each kept at the same rows of text.
 
 A source is brought up to date by telling it the text of every row: it reads whatever it has not read yet. One
 operation therefore serves the prefill, a single token, a block of drafted tokens, and an amateur that was left out
 for some steps and catches up.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,38 +33,45 @@ class _Pass:
 
 
 class Sources:
-    """Rows of text as the expert and, where a method has one, the amateur have read them.
+    """Rows of text as the expert and the other sources of a method have read them.
 
     Parameters
     ----------
     expert
         The model that is decoded.
-    amateur
-        Another model with its own rows, an early exit of the expert, or None.
+    others
+        Further sources by name: `"amateur"`, `"draft"`; each a model with rows of its own, or an early exit of the
+        expert.
     width
-        The common vocabulary: logits of both are cut to it.
+        The common vocabulary: logits of all are brought to it.
     """
 
-    def __init__(self, expert: LanguageModel, amateur: LanguageModel | Exit | None, width: int) -> None:
+    def __init__(self, expert: LanguageModel, others: Mapping[str, LanguageModel | Exit], width: int) -> None:
         self.expert = expert
-        self.amateur = amateur
+        self.others = dict(others)
         self.width = width
-        self._exit_logits: Tensor | None = None
+        self._exits = {name: source for name, source in self.others.items() if isinstance(source, Exit)}
+        self._exit_logits: dict[str, Tensor] = {}
 
     @property
     def models(self) -> tuple[LanguageModel, ...]:
         """The models that hold rows."""
-        return (self.expert, self.amateur) if isinstance(self.amateur, LanguageModel) else (self.expert,)
+        return (self.expert, *(source for source in self.others.values() if isinstance(source, LanguageModel)))
 
     @property
     def device(self) -> torch.device:
         """Where the expert's logits are."""
         return self.expert.device
 
-    @property
-    def amateur_costs_a_pass(self) -> bool:
-        """Whether reading the amateur takes a forward pass of its own."""
-        return isinstance(self.amateur, LanguageModel)
+    def model(self, name: str) -> LanguageModel:
+        """Return a source that holds rows."""
+        source = self.expert if name == "expert" else self.others[name]
+        assert isinstance(source, LanguageModel), f"the {name} is an early exit of the expert"
+        return source
+
+    def costs_a_pass(self, name: str) -> bool:
+        """Whether reading a source takes a forward pass of its own."""
+        return name not in self._exits
 
     def reserve(self, rows: int, length: int) -> None:
         """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`)."""
@@ -80,13 +88,20 @@ class Sources:
         for model in self.models:
             model.keep_rows(rows)
 
+    def rewind(self, lengths: Sequence[int]) -> None:
+        """Let every model forget what it has read of row i beyond `lengths[i]` tokens."""
+        for model in self.models:
+            kept = [min(held, length) for held, length in zip(model.lengths, lengths, strict=True)]
+            if kept != list(model.lengths):
+                model.truncate(kept)
+
     def read(self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1) -> Mapping[str, Logits]:
         """Read each named source up to the end of the texts.
 
         Parameters
         ----------
         names
-            `"expert"`, `"amateur"`, or both, the expert first.
+            `"expert"` or others; an early exit after the expert, whose pass it shares.
         texts
             All tokens of every row. Each named source must have at least one of them left to read.
         keep
@@ -94,35 +109,37 @@ class Sources:
 
         Returns
         -------
-        Logits `[rows, keep, vocab]` by name, at least float32, cut to the common vocabulary.
+        Logits `[rows, keep, vocab]` by name, at least float32, brought to the common vocabulary.
         """
         return {name: self._prepare(self._read(name, texts, keep)) for name in names}
 
     def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
-        if name == "expert":
-            return self._read_expert(texts, keep)
-        if isinstance(self.amateur, LanguageModel):
-            return _read_model(self.amateur, texts, keep)
-        assert self._exit_logits is not None, "the expert is read before its exit"
-        return self._exit_logits
+        if name == "expert" and self._exits:
+            return self._read_expert_and_exits(texts, keep)
+        if name not in self._exits:
+            return _read_model(self.model(name), texts, keep)
+        assert name in self._exit_logits, "the expert is read before its exits"
+        return self._exit_logits[name]
 
-    def _read_expert(self, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
-        expert = self.expert
-        if not isinstance(self.amateur, Exit):
-            return _read_model(expert, texts, keep)
+    def _read_expert_and_exits(self, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
+        expert, exits = self.expert, tuple(self._exits.values())
         assert isinstance(expert, RaggedModel), "only ragged models exit early"
-        both = []
+        passes = []
         for part in _unread(expert, texts, keep):
             if part.wanted:
-                both.append(expert.run(part.tokens, keep=keep, first_row=part.first_row, exits=(self.amateur,)))
+                passes.append(expert.run(part.tokens, keep=keep, first_row=part.first_row, exits=exits))
             else:
                 expert.forward(part.tokens, first_row=part.first_row)
-        self._exit_logits = _join([exited for _, exited in both])
-        return _join([final for final, _ in both])
+        final, *exited = (_join(parts) for parts in zip(*passes, strict=True))
+        self._exit_logits = dict(zip(self._exits, exited, strict=True))
+        return final
 
     def _prepare(self, logits: Tensor) -> Tensor:
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
+        missing = self.width - logits.shape[-1]
+        if missing > 0:  # a draft model's vocabulary may be smaller: it never proposes the rest
+            return torch.nn.functional.pad(logits, (0, missing), value=-math.inf)
         return logits[..., : self.width]
 
 

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from descant.errors import UnsupportedModelError
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 
@@ -29,7 +28,6 @@ class TransformersCacheModel(LanguageModel):
     depends on padding.
     """
 
-    can_truncate = False
     continues_in_blocks = False
 
     def __init__(self, architecture: Architecture) -> None:
@@ -38,6 +36,7 @@ class TransformersCacheModel(LanguageModel):
         self.width = architecture.width
         self.device = architecture.model.device
         self.context = architecture.context
+        self.why_not_truncate = architecture.reason
         self._rows: list[_Row] = []
 
     @property
@@ -57,10 +56,7 @@ class TransformersCacheModel(LanguageModel):
 
     def truncate(self, lengths: Sequence[int]) -> None:
         if list(lengths) != list(self.lengths):
-            raise UnsupportedModelError(
-                f"{type(self.model).__name__} cannot forget tokens: {self.architecture.reason}; "
-                "decode without speculation, or choose an attention-only model"
-            )
+            self.check_truncate()
 
     def forward(
         self, tokens: Sequence[Sequence[int]], *, keep: int = 1, first_row: int = 0

@@ -13,14 +13,14 @@ from descant.types import Chosen
 
 @dataclass(frozen=True)
 class Draws:
-    """Where the rows' randomness comes from.
+    """Where the randomness of each choice comes from.
 
     Attributes
     ----------
     generators
-        One a row, on the CPU.
+        One a choice, on the CPU. A generator may serve several choices of its row, which then take turns in order.
     batch_rows
-        Each row's place in the call.
+        Each choice's row by its place in the call.
     batch_size
         Rows in the call, finished ones included.
     """
@@ -36,6 +36,11 @@ class Strategy(ABC):
     @abstractmethod
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         """Return one token id a row; every row has at least one score above −inf."""
+
+    @property
+    def random(self) -> bool:
+        """Whether equal scores may lead to different tokens."""
+        return False
 
     @property
     def whole_batch(self) -> bool:

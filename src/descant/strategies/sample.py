@@ -32,6 +32,10 @@ class Sample(Strategy):
             raise SettingsError(f'rng is {self.rng!r}; choose "seeded" or "transformers"')
 
     @property
+    def random(self) -> bool:
+        return True
+
+    @property
     def whole_batch(self) -> bool:
         return self.rng == "transformers"
 

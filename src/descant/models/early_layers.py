@@ -1,0 +1,103 @@
+"""The first layers of the expert as a model of its own, on the expert's cache: it drafts for itself."""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from descant.errors import UnsupportedModelError
+from descant.models.architecture import Architecture
+from descant.models.base import LanguageModel
+from descant.models.huggingface import Exit, RaggedModel
+
+
+class EarlyLayers(LanguageModel):
+    """The expert stopped early, run alone, reading on in the expert's own key-value cache.
+
+    The keys and values of the early layers are the expert's, so nothing that the expert has read is read again; and
+    what is drafted needs no memory. The expert writes the same entries once more when it reads the drafts: early
+    layers cost one reading of their weights in that pass whether one token goes through them or all of them, and one
+    must, the last drafted.
+
+    Parameters
+    ----------
+    expert
+        The model whose rows these are. It must be told of rows that join or leave as well.
+    layer
+        How many decoder layers run.
+    norm
+        Whether the final norm is applied.
+    """
+
+    def __init__(self, expert: RaggedModel, layer: int, *, norm: bool) -> None:
+        self._expert = expert
+        architecture = dataclasses.replace(expert.architecture, model=_first_layers(expert.architecture, layer))
+        self._model = RaggedModel(architecture)
+        self._model.cache = expert.cache
+        self._exits: tuple[Exit, ...] = ()
+        if not norm:
+            _, layers = expert.architecture.decoder()
+            self._exits = (Exit(layers[layer - 1], ()),)
+        self.width = expert.width
+        self.device = expert.device
+        self.context = expert.context
+        self._lengths: list[int] = []
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """What the expert has read, the early layers have read as well."""
+        return [max(both) for both in zip(self._lengths, self._expert.lengths, strict=True)]
+
+    def add_rows(self, count: int) -> None:
+        self._lengths += [0] * count
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        self._lengths = [self._lengths[row] for row in rows]
+
+    def truncate(self, lengths: Sequence[int]) -> None:
+        self._lengths = list(lengths)
+
+    def forward(
+        self, tokens: Sequence[Sequence[int]], *, keep: int = 1, first_row: int = 0
+    ) -> Float[Tensor, "rows keep vocab"]:
+        cache = self._expert.cache
+        held = cache.lengths
+        cache.lengths = list(self.lengths)
+        try:
+            logits = self._model.run(tokens, keep=keep, first_row=first_row, exits=self._exits)[-1]
+            self._lengths = cache.lengths
+        finally:
+            cache.lengths = held
+        return logits
+
+
+def _first_layers(architecture: Architecture, layer: int) -> Any:
+    """Return a model that ends after `layer` decoder layers; its modules are the original's.
+
+    Only the modules that lead to the list of layers are copied, without their content.
+    """
+    owner, layers = architecture.decoder()
+    path = next(name for name, module in architecture.model.named_modules() if module is owner)
+    clone = module = _shallow_copy(architecture.model)
+    for name in path.split(".") if path else ():
+        module._modules[name] = _shallow_copy(module._modules[name])
+        module = module._modules[name]
+    [name] = [name for name, child in owner.named_children() if child is layers]
+    module._modules[name] = nn.ModuleList(layers[:layer])
+    return clone
+
+
+def _shallow_copy(module: Any) -> Any:
+    if "forward" in vars(module):
+        raise UnsupportedModelError(
+            f"{type(module).__name__} has had its forward method replaced (by a library that spreads a model over "
+            "devices, say), so its first layers cannot be run alone; draft with a separate model or PromptLookup(n)"
+        )
+    clone = copy.copy(module)
+    for name, value in vars(module).items():
+        if isinstance(value, dict):  # its children and its hooks are its own from now on
+            vars(clone)[name] = copy.copy(value)
+    return clone

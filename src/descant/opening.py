@@ -1,0 +1,147 @@
+"""The models of a decoder, checked once and opened anew for every call."""
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from descant.amateurs import Amateur, AmateurFactory, EarlyExit, prepare_amateur
+from descant.errors import SettingsError, VocabularyError
+from descant.models import LanguageModel, inspect_model, open_model
+from descant.models.early_exit import check_layer
+from descant.models.early_layers import EarlyLayers
+from descant.models.huggingface import Exit, RaggedModel
+from descant.models.sources import Sources
+from descant.scoring import Scoring
+from descant.strategies import PromptLookup, Speculative, Strategy
+from descant.tokens import check_same_vocabulary
+
+DraftFactory = Callable[[LanguageModel], LanguageModel]
+"""Opens a draft model without rows, beside the expert of a call."""
+
+
+class Models:
+    """An expert and perhaps its amateur, ready to be opened; it holds no rows.
+
+    Parameters
+    ----------
+    expert, amateur
+        As `Decoder` takes them. Models are put in evaluation mode.
+    tokenizer, amateur_tokenizer
+        To be compared, where they are known.
+
+    Raises
+    ------
+    VocabularyError
+        If expert and amateur do not share their tokens.
+    LoadError, UnsupportedModelError, SettingsError
+        If a model cannot play its part.
+    """
+
+    def __init__(
+        self,
+        expert: PreTrainedModel,
+        amateur: Amateur | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        amateur_tokenizer: PreTrainedTokenizerBase | None,
+    ) -> None:
+        self._expert = inspect_model(expert)
+        expert.eval()
+        self._amateur_setting = amateur
+        self._amateur: AmateurFactory | None = None
+        self._common_width = self._expert.width
+        if amateur is not None:
+            self._amateur = prepare_amateur(amateur, self._expert)
+            self._common_width = self._share(self._amateur.width, tokenizer, amateur_tokenizer)
+
+    @property
+    def has_amateur(self) -> bool:
+        """Whether there is an amateur."""
+        return self._amateur is not None
+
+    def width(self, scoring: Scoring) -> int:
+        """Return the width of the vocabulary that every model read by a scoring has."""
+        return self._common_width if "amateur" in scoring.sources else self._expert.width
+
+    def context(self, scoring: Scoring) -> int | None:
+        """Return the most tokens a row may hold for the sake of the models a scoring reads; None is unbounded."""
+        bounds = [self._expert.context]
+        if "amateur" in scoring.sources and self._amateur is not None:
+            bounds.append(self._amateur.context)
+        return min((bound for bound in bounds if bound is not None), default=None)
+
+    def open(self, scoring: Scoring, strategy: Strategy | None = None) -> Sources:
+        """Return the sources of a method, without rows.
+
+        Raises
+        ------
+        SettingsError, UnsupportedModelError, LoadError
+            If a speculative strategy has nothing that can draft, or a model that cannot be rolled back.
+        """
+        expert = open_model(self._expert)
+        others: dict[str, LanguageModel | Exit] = {}
+        if "amateur" in scoring.sources and self._amateur is not None:
+            others["amateur"] = self._amateur.open()
+        if isinstance(strategy, Speculative):
+            if not isinstance(strategy.draft, PromptLookup) and not self._drafts(strategy, others.get("amateur")):
+                others["draft"] = self._prepare_draft(strategy.draft)(expert)
+            for model in (expert, *others.values()):
+                if isinstance(model, LanguageModel):
+                    model.check_truncate()
+        return Sources(expert, others, self.width(scoring))
+
+    def _drafts(self, strategy: Speculative, amateur: LanguageModel | Exit | None) -> bool:
+        """Tell whether the amateur that a scoring reads drafts as well: an exit has no pass of its own to do so."""
+        chosen = strategy.draft is None or strategy.draft is self._amateur_setting
+        return chosen and isinstance(amateur, LanguageModel)
+
+    def _prepare_draft(self, draft: Any) -> DraftFactory:
+        if draft is None:
+            draft = self._amateur_setting
+        if draft is None:
+            raise SettingsError(
+                "Speculative() drafts with the amateur, and this decoder has none; give draft=PromptLookup(3), "
+                "EarlyExit(layer) or a model that shares the expert's tokens"
+            )
+        if isinstance(draft, EarlyExit):
+            check_layer(self._expert, draft.layer)
+            layer, norm = draft.layer, draft.norm
+
+            def early(expert: LanguageModel) -> LanguageModel:
+                assert isinstance(expert, RaggedModel)
+                return EarlyLayers(expert, layer, norm=norm)
+
+            return early
+        try:
+            factory = prepare_amateur(draft, self._expert)
+        except SettingsError as error:
+            if isinstance(draft, PreTrainedModel):
+                raise
+            raise SettingsError(
+                f"Speculative.draft is {type(draft).__name__}; give a model, EarlyExit(layer), PromptLookup(ngram), or "
+                "None for the amateur"
+            ) from error
+
+        def other(_expert: LanguageModel) -> LanguageModel:
+            opened = factory.open()
+            assert isinstance(opened, LanguageModel)
+            return opened
+
+        return other
+
+    def _share(
+        self,
+        amateur: int,
+        tokenizer: PreTrainedTokenizerBase | None,
+        amateur_tokenizer: PreTrainedTokenizerBase | None,
+    ) -> int:
+        """Return the width that expert and amateur have in common."""
+        width = min(self._expert.width, amateur)
+        if tokenizer is not None and amateur_tokenizer is not None:
+            return check_same_vocabulary(tokenizer, amateur_tokenizer, self._expert.width, amateur)
+        if tokenizer is not None and amateur < len(tokenizer) <= self._expert.width:
+            raise VocabularyError(
+                f"the amateur's logits are {amateur} wide, but the tokenizer has {len(tokenizer)} tokens; "
+                "choose an amateur of the expert's family"
+            )
+        return width
