@@ -37,7 +37,7 @@ class Contender:
     base
         The plain method whose tokens it must give.
     run
-        Decodes all prompts once.
+        Decodes a batch of prompts.
     note
         What a reader must know of its conditions.
     """
@@ -45,27 +45,27 @@ class Contender:
     engine: Engine
     name: str
     base: Base
-    run: Callable[[], Decoded]
+    run: Callable[[Rows], Decoded]
     note: str = ""
 
 
-def plain(decoder: Decoder, prompts: Rows, max_new_tokens: int) -> list[Contender]:
+def plain(decoder: Decoder, max_new_tokens: int) -> list[Contender]:
     """Return descant's plain methods: greedy, and contrastive if there is an amateur."""
     bases: list[Base] = ["greedy"] if decoder.amateur is None else ["greedy", "contrastive"]
-    return [Contender("descant", base, base, _ours(decoder, prompts, max_new_tokens, base)) for base in bases]
+    return [Contender("descant", base, base, _ours(decoder, max_new_tokens, base)) for base in bases]
 
 
-def speculative(decoder: Decoder, prompts: Rows, max_new_tokens: int, base: Base, tokens: Tokens) -> Contender:
+def speculative(decoder: Decoder, max_new_tokens: int, base: Base, tokens: Tokens) -> Contender:
     """Return a method whose tokens the amateur drafts, `tokens` at a time."""
     name = "speculative" if base == "greedy" else "speculative contrastive"
-    run = _ours(decoder, prompts, max_new_tokens, base, Speculative(Greedy(), tokens=tokens))
+    run = _ours(decoder, max_new_tokens, base, Speculative(Greedy(), tokens=tokens))
     return Contender("descant", name, base, run)
 
 
-def theirs(decoder: Decoder, prompts: Rows, max_new_tokens: int, *, without_cache: bool) -> list[Contender]:
+def theirs(decoder: Decoder, max_new_tokens: int, *, without_cache: bool) -> list[Contender]:
     """Return what transformers alone can do with these models; a processor holds an amateur that is a model."""
     expert, amateur, count = decoder.expert, decoder.amateur, max_new_tokens
-    found = [Contender("transformers", "greedy", "greedy", partial(baselines.generate, expert, prompts, count))]
+    found = [Contender("transformers", "greedy", "greedy", partial(baselines.generate, expert, max_new_tokens=count))]
     if not isinstance(amateur, PreTrainedModel):
         return found
     found += [
@@ -73,36 +73,40 @@ def theirs(decoder: Decoder, prompts: Rows, max_new_tokens: int, *, without_cach
             "transformers",
             "assisted",
             "greedy",
-            partial(baselines.assisted, expert, amateur, prompts, count),
-            "" if len(prompts) == 1 else "one row after another: it takes no batches",
+            partial(baselines.assisted, expert, amateur, max_new_tokens=count),
+            "one row after another, for it takes no batches",
         ),
         Contender(
             "transformers",
             "contrastive",
             "contrastive",
-            partial(baselines.contrastive, expert, amateur, prompts, count),
+            partial(baselines.contrastive, expert, amateur, max_new_tokens=count),
             "a LogitsProcessor runs the amateur with a cache of its own",
         ),
     ]
     if without_cache:
         few = min(count, WITHOUT_CACHE_TOKENS)
-        run = partial(baselines.contrastive, expert, amateur, prompts, few, use_cache=False)
+        run = partial(baselines.contrastive, expert, amateur, max_new_tokens=few, use_cache=False)
         found.append(Contender("transformers", "contrastive, no cache", "contrastive", run, f"{few} new tokens"))
     return found
 
 
 def _ours(
-    decoder: Decoder, prompts: Rows, max_new_tokens: int, base: Base, strategy: Strategy | None = None
-) -> Callable[[], Decoded]:
+    decoder: Decoder, max_new_tokens: int, base: Base, strategy: Strategy | None = None
+) -> Callable[[Rows], Decoded]:
     bare = copy.copy(decoder)
     bare.tokenizer = None  # transformers makes no text either
-    begin = partial(
-        bare.stream,
-        [list(row) for row in prompts],
-        SCORINGS[base],
-        strategy=strategy or Greedy(),
-        max_new_tokens=max_new_tokens,
-        ignore_eos=True,
-        batch_size=len(prompts),
-    )
-    return partial(follow, len(prompts), begin)
+
+    def run(prompts: Rows) -> Decoded:
+        begin = partial(
+            bare.stream,
+            [list(row) for row in prompts],
+            SCORINGS[base],
+            strategy=strategy or Greedy(),
+            max_new_tokens=max_new_tokens,
+            ignore_eos=True,
+            batch_size=len(prompts),
+        )
+        return follow(len(prompts), begin)
+
+    return run

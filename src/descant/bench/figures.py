@@ -61,9 +61,10 @@ class Figures:
         Its rate over that of transformers' greedy decoding, and over transformers' own way to the same tokens, round by
         round; None where there is none.
     limit_tokens_per_second
-        The rate at which the weights that it reads would be read at the full memory bandwidth.
+        The rate at which the weights that it reads would be read at the memory bandwidth of the same round; None where
+        that is not known.
     share_of_limit
-        Its rate over that limit; above 1 where the weights fit into a cache.
+        Its rate over that limit, round by round; above 1 where the weights come from a cache.
     draft_tokens, acceptance_rate
         The best draft length, and the share of drafted tokens that were taken; None without speculation.
     same_tokens
@@ -79,8 +80,8 @@ class Figures:
     tokens_per_second: Spread
     over_generate: Spread | None
     over_counterpart: Spread | None
-    limit_tokens_per_second: float | None
-    share_of_limit: float | None
+    limit_tokens_per_second: Spread | None
+    share_of_limit: Spread | None
     draft_tokens: Tokens | None
     acceptance_rate: float | None
     same_tokens: bool
@@ -89,12 +90,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class Draft:
-    """One draft length, tried."""
+    """One draft length, tried; no rate of acceptance if nothing was drafted."""
 
     name: str
     draft_tokens: Tokens
     tokens_per_second: Spread
-    acceptance_rate: float
+    acceptance_rate: float | None
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,28 @@ def read_bytes(counts: Sequence[int], sizes: Sequence[int | None]) -> int | None
     return sum(count * size for count, size in zip(counts, sizes, strict=True) if size is not None)
 
 
-def acceptance_rate(decoded: Decoded) -> float | None:
-    """Return the share of drafted tokens that were taken; None if none was drafted."""
-    return decoded.accepted / decoded.drafted if decoded.drafted else None
+def acceptance_rate(rounds: Sequence[Decoded]) -> float | None:
+    """Return the share of drafted tokens that were taken in all rounds; None if none was drafted."""
+    drafted = sum(decoded.drafted for decoded in rounds)
+    return sum(decoded.accepted for decoded in rounds) / drafted if drafted else None
+
+
+def limits(rounds: Sequence[Decoded], read: Sequence[int | None], bandwidths: Sequence[float]) -> list[float] | None:
+    """Return for each round the tokens a second that its bandwidth allows, if nothing but weights is read.
+
+    Parameters
+    ----------
+    rounds
+        What was decoded.
+    read
+        Bytes of weights that were read for the tokens after the first ones.
+    bandwidths
+        Bytes a second.
+    """
+    if not all(read):
+        return None
+    both = zip(rounds, read, bandwidths, strict=True)
+    return [decoded.later_tokens / size * bandwidth for decoded, size, bandwidth in both if size]
 
 
 def same_share(rows: Sequence[Sequence[int]], right: Sequence[Sequence[int]]) -> float:

@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +34,7 @@ class Spread:
 
 
 def in_rounds(
-    cases: Mapping[str, Callable[[], T]],
+    cases: Mapping[str, Callable[[int], T]],
     *,
     rounds: int,
     warm_up: int = 1,
@@ -46,17 +45,17 @@ def in_rounds(
     Parameters
     ----------
     cases
-        What is measured, by name.
+        What is measured, by name; each is given the number of the round, from 0.
     rounds, warm_up
-        How many rounds count, and how many before them do not.
+        How many rounds count, and how many before them do not and have negative numbers.
     advance
         Called after every call of a case.
     """
     results: dict[str, list[T]] = {name: [] for name in cases}
-    for number in range(warm_up + rounds):
+    for number in range(-warm_up, rounds):
         for name, case in cases.items():
-            result = case()
-            if number >= warm_up:
+            result = case(number)
+            if number >= 0:
                 results[name].append(result)
             advance()
     return results
@@ -64,7 +63,11 @@ def in_rounds(
 
 def interleaved(cases: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1) -> dict[str, list[float]]:
     """Return the seconds each case took in each round, warm-up rounds left out."""
-    return in_rounds({name: partial(seconds, case) for name, case in cases.items()}, rounds=rounds, warm_up=warm_up)
+
+    def clocked(case: Callable[[], object]) -> Callable[[int], float]:
+        return lambda _: seconds(case)
+
+    return in_rounds({name: clocked(case) for name, case in cases.items()}, rounds=rounds, warm_up=warm_up)
 
 
 def seconds(case: Callable[[], object]) -> float:

@@ -51,8 +51,8 @@ def _bars(axes: Any, study: Study) -> None:
     most = max(rate.high for rate in rates)
     for place, entry in enumerate(study.figures):
         limit = entry.limit_tokens_per_second
-        if limit is not None and limit <= 2 * most:
-            axes.plot([limit] * 2, [place - 0.4, place + 0.4], color="#444444", linestyle=":")
+        if limit is not None and limit.median <= 2 * most:
+            axes.plot([limit.median] * 2, [place - 0.4, place + 0.4], color="#444444", linestyle=":")
         ratio = "" if entry.over_generate is None else f"{entry.over_generate.median:.2f}×"
         axes.annotate(
             ratio, (rates[place].high, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
@@ -71,7 +71,7 @@ def _lines(axes: Any, drafts: Sequence[Draft]) -> None:
         lengths = [str(entry.draft_tokens) for entry in own]
         axes.errorbar(lengths, [rate.median for rate in rates], yerr=_errors(rates), marker="o", capsize=3, label=name)
         for length, rate, entry in zip(lengths, rates, own, strict=True):
-            share = f"{entry.acceptance_rate:.0%}"
+            share = "" if entry.acceptance_rate is None else f"{entry.acceptance_rate:.0%}"
             axes.annotate(share, (length, rate.median), xytext=(4, 4), textcoords="offset points", fontsize=8)
     axes.set_xlabel("draft length; labels: share of drafted tokens taken")
     axes.set_ylabel("tokens/s")

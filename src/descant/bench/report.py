@@ -22,7 +22,7 @@ def cells(figures: Figures) -> list[str]:
         f"{figures.first_token_seconds.median * 1e3:.3g} ms",
         str(figures.tokens_per_second),
         "–" if figures.over_generate is None else f"{figures.over_generate.median:.2f}",
-        "–" if figures.share_of_limit is None else f"{figures.share_of_limit:.0%}",
+        "–" if figures.share_of_limit is None else f"{figures.share_of_limit.median:.0%}",
         draft,
         "yes" if figures.same_tokens else f"no, {figures.same_share:.0%}",
     ]
@@ -63,7 +63,7 @@ def markdown(study: Study, record: Mapping[str, Any]) -> str:
     lines += [*_table(header, counterparts), ""]
     if study.drafts:
         drafts = [
-            [entry.name, str(entry.draft_tokens), str(entry.tokens_per_second), f"{entry.acceptance_rate:.2f}"]
+            [entry.name, str(entry.draft_tokens), str(entry.tokens_per_second), _share(entry.acceptance_rate)]
             for entry in study.drafts
         ]
         lines += [*_table(["method", "draft length", "tokens/s", "accepted"], drafts), ""]
@@ -94,6 +94,10 @@ def write(folder: Path, study: Study, record: Mapping[str, Any]) -> None:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *rows)]
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
 
 
 def _spread(spread: Spread | None) -> str:

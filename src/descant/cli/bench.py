@@ -33,7 +33,9 @@ def bench(
         ),
     ] = None,
     prompts: Annotated[Path | None, option("Options", PROMPTS, of="FILE")] = None,
-    batch: Annotated[int, option(RUN, "Rows decoded together, prompts taken in turn; 1.", of="N", least=1)] = 1,
+    batch: Annotated[
+        int, option(RUN, "Rows decoded together; 1. Every round takes further prompts, in turn.", of="N", least=1)
+    ] = 1,
     prompt_tokens: Annotated[
         int | None, option(RUN, "Cut or fill every prompt to N tokens; else as they are.", of="N", least=1)
     ] = None,
@@ -76,9 +78,9 @@ def bench(
 
         settings = Settings(max_new_tokens, rounds, lengths, without_cache)
         decoder = _load(models, threads)
-        rows = fill(_encode(decoder, texts, models, no_chat_template), batch, prompt_tokens)
-        record = _conditions(decoder, rows, settings)
-        study = Bench(decoder, rows, settings)
+        rows = fill(_encode(decoder, texts, models, no_chat_template), batch * rounds, prompt_tokens)
+        record = _conditions(decoder, rows, batch, settings)
+        study = Bench(decoder, [rows[start : start + batch] for start in range(0, len(rows), batch)], settings)
         with Progress(study.calls) as progress, _quiet_transformers():
             results = study.run(progress.advance)
         record |= dataclasses.asdict(results)
@@ -167,7 +169,7 @@ def _quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _conditions(decoder: "Decoder", rows: list[list[int]], settings: "Settings") -> dict[str, Any]:
+def _conditions(decoder: "Decoder", rows: list[list[int]], batch: int, settings: "Settings") -> dict[str, Any]:
     """Return all that the figures depend on, taken before the measuring loads the machine."""
     from transformers import PreTrainedModel
 
@@ -183,7 +185,7 @@ def _conditions(decoder: "Decoder", rows: list[list[int]], settings: "Settings")
         "command": shlex.join(["descant", *sys.argv[1:]]),
         "models": {"expert": facts(expert), "amateur": other},
         "settings": {
-            "batch": len(rows),
+            "batch": batch,
             "prompt_tokens": {"least": lengths[0], "most": lengths[-1]},
             **dataclasses.asdict(settings),
             "scorings": {name: describe(scoring) for name, scoring in SCORINGS.items()},
