@@ -45,7 +45,7 @@ def weight_bytes(model: PreTrainedModel) -> int | None:
     An embedding table is read row by row, so it counts only where it is the output head as well.
     """
     config: Any = model.config.get_text_config()
-    if any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+    if any("experts" in name and isinstance(count, int) and count > 1 for name, count in config.to_dict().items()):
         return None
     tables: tuple[Any, Any] = model.get_input_embeddings(), model.get_output_embeddings()
     tied = tables[1] is None or tables[0].weight.data_ptr() == tables[1].weight.data_ptr()
