@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks import cases, memory
+from benchmarks import cases, memory, speculation, verification
 from descant.bench.measure import Spread, conditions
 
 CASES = {
@@ -18,6 +18,10 @@ CASES = {
     "contrastive": cases.contrastive,
     "selection": cases.selection,
     "memory": memory.memory,
+    "speculation": speculation.speculation,
+    "contrastive-transformers": speculation.contrastive_transformers,
+    "verification": verification.verification,
+    "planted": speculation.planted,
 }
 
 

@@ -99,6 +99,10 @@ def test_an_expert_alone_and_its_own_amateurs(run: Run, folders: tuple[Path, Pat
     [early] = run("bench", *plain, "--amateur-layer", "1").objects
     assert [entry["name"] for entry in early["figures"]] == [*DESCANT, "greedy"]
     assert "EarlyExit" in early["models"]["amateur"]["name"]
+    # Its drafts run a part of the expert, which no pass counts: the limit is not known.
+    assert [entry["share_of_limit"] is None for entry in early["figures"]] == [False, False, True, True, False]
+    [window] = run("bench", *plain, "--amateur-window", "3").objects
+    assert all(entry["same_tokens"] and entry["share_of_limit"] for entry in window["figures"])
 
 
 def test_the_plain_tokens_are_descants_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,11 @@ class Decoded:
         return sum(span.first - span.start for span in self.spans)
 
     @property
+    def seconds(self) -> float:
+        """Seconds of all calls."""
+        return sum(span.end - span.start for span in self.spans)
+
+    @property
     def later_tokens(self) -> int:
         """How many tokens came after the first ones."""
         return sum(map(len, self.tokens)) - sum(span.first_tokens for span in self.spans)
@@ -72,7 +77,7 @@ class Decoded:
         """Tokens a second of all rows together, after the first ones; of the whole call where none came later."""
         if self.later_tokens:
             return self.later_tokens / self.later_seconds
-        return sum(map(len, self.tokens)) / (self.first_token_seconds + self.later_seconds)
+        return sum(map(len, self.tokens)) / self.seconds
 
 
 def follow(rows: int, decode: Callable[[], Iterable[Piece]]) -> Decoded:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
+from descant.amateurs import EarlyExit
 from descant.bench import baselines
 from descant.bench.clock import Decoded, follow
 from descant.bench.figures import Engine, Tokens
@@ -40,6 +41,8 @@ class Contender:
         Decodes a batch of prompts.
     note
         What a reader must know of its conditions.
+    counted
+        Whether all it reads is read in whole passes of its models: not where some layers of the expert draft.
     """
 
     engine: Engine
@@ -47,19 +50,20 @@ class Contender:
     base: Base
     run: Callable[[Rows], Decoded]
     note: str = ""
+    counted: bool = True
 
 
 def plain(decoder: Decoder, max_new_tokens: int) -> list[Contender]:
     """Return descant's plain methods: greedy, and contrastive if there is an amateur."""
     bases: list[Base] = ["greedy"] if decoder.amateur is None else ["greedy", "contrastive"]
-    return [Contender("descant", base, base, _ours(decoder, max_new_tokens, base)) for base in bases]
+    return [Contender("descant", base, base, ours(decoder, max_new_tokens, base)) for base in bases]
 
 
 def speculative(decoder: Decoder, max_new_tokens: int, base: Base, tokens: Tokens) -> Contender:
     """Return a method whose tokens the amateur drafts, `tokens` at a time."""
     name = "speculative" if base == "greedy" else "speculative contrastive"
-    run = _ours(decoder, max_new_tokens, base, Speculative(Greedy(), tokens=tokens))
-    return Contender("descant", name, base, run)
+    run = ours(decoder, max_new_tokens, base, Speculative(Greedy(), tokens=tokens))
+    return Contender("descant", name, base, run, counted=not isinstance(decoder.amateur, EarlyExit))
 
 
 def theirs(decoder: Decoder, max_new_tokens: int, *, without_cache: bool) -> list[Contender]:
@@ -91,9 +95,22 @@ def theirs(decoder: Decoder, max_new_tokens: int, *, without_cache: bool) -> lis
     return found
 
 
-def _ours(
+def ours(
     decoder: Decoder, max_new_tokens: int, base: Base, strategy: Strategy | None = None
 ) -> Callable[[Rows], Decoded]:
+    """Return what decodes a batch with descant, every row to its length limit.
+
+    Parameters
+    ----------
+    decoder
+        The models.
+    max_new_tokens
+        New tokens of every row.
+    base
+        The plain method.
+    strategy
+        How it grows; None is greedy.
+    """
     bare = copy.copy(decoder)
     bare.tokenizer = None  # transformers makes no text either
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from descant.amateurs import Window
 from descant.bench.clock import Decoded, passes
 from descant.bench.contenders import Base, Contender, Rows, plain, speculative, theirs
 from descant.bench.figures import (
@@ -76,9 +77,10 @@ class Bench:
             for base in bases
             for tokens in settings.draft_tokens
         ]
+        other = decoder.amateur.model if isinstance(decoder.amateur, Window) else decoder.amateur
         self._models = [decoder.expert]
-        if isinstance(decoder.amateur, PreTrainedModel):
-            self._models.append(decoder.amateur)
+        if isinstance(other, PreTrainedModel) and other is not decoder.expert:
+            self._models.append(other)
         self._weights = [weight_bytes(model) for model in self._models]
         self._missing: list[Missing] = []
 
@@ -164,7 +166,7 @@ class Bench:
         with passes(*self._models) as times:
             decoded = contender.run(self._batches[number])
         later = [sum(any(span.first < at <= span.end for span in decoded.spans) for at in own) for own in times]
-        return _Timed(decoded, read_bytes(later, self._weights))
+        return _Timed(decoded, read_bytes(later, self._weights) if contender.counted else None)
 
     def _figures(
         self,
