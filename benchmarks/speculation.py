@@ -1,7 +1,8 @@
 """Speculative and contrastive decoding against transformers' own: trained weights, or a planted rate of acceptance."""
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -96,24 +97,29 @@ def contrastive_transformers() -> list[Row]:
 
 @dataclass(frozen=True)
 class _Planted(Speculative):
-    """Speculation whose drafts stand at a given rate, whatever the models say; all their passes are made."""
+    """Speculation whose drafts stand at a given rate, whatever the models say; all their passes are made.
+
+    The lengths of the runs that stand are spread evenly over their distribution, by the multiples of the golden ratio:
+    so a few rounds show the mean, and each call the same. One row only.
+    """
 
     confidence: float = 0.0
-    acceptance: float = 1.0
-    draws: random.Random = field(default_factory=lambda: random.Random(0))
+    acceptance: float = 0.5
+    numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def verify(self, scores: torch.Tensor, proposal: Proposal, draws: Draws) -> Chosen:
         super().verify(scores, proposal, draws)  # what it costs is measured
-        stands = torch.tensor([self.draws.random() < self.acceptance for _ in range(len(proposal.ids))])
-        return torch.where(stands, proposal.ids, (proposal.ids + 1) % scores.shape[-1])
+        uniform = (next(self.numbers) + 0.5) * (5**0.5 - 1) / 2 % 1
+        stand = torch.arange(len(proposal.ids)) < math.floor(math.log(uniform) / math.log(self.acceptance))
+        return torch.where(stand, proposal.ids, (proposal.ids + 1) % scores.shape[-1])
 
 
 def planted() -> list[Row]:
     """PLANTED acceptance: the speed of speculative contrastive decoding as a function of the rate of acceptance.
 
     Shapes of Qwen2.5-3B (expert) and 0.5B (amateur, which drafts 4 tokens) with random weights in bfloat16, batch 1. Of
-    such weights no draft would be right: each is declared accepted with the PLANTED probability, independently of all
-    others, and the text means nothing. All passes of both models, the contrast and the choice are really made. The
+    such weights no draft would be right: each is declared accepted with the PLANTED probability, as if independently of
+    all others, and the text means nothing. All passes of both models, the contrast and the choice are really made. The
     share of drafts that stand is lower than the planted rate, because a rejection ends its round.
 
     Against greedy model.generate of the expert: tokens a second after the first ones.
