@@ -26,7 +26,8 @@ Cases = Mapping[str, Callable[[Rows], Decoded]]
 
 NEW_TOKENS = 64
 ROUNDS = {1: 15, 8: 9, 16: 9, 32: 7}
-PLANTED_TOKENS, PLANTED_ROUNDS = 24, 3
+PLANTED_TOKENS, PLANTED_ROUNDS = 32, 3
+PLANTED_RATES = (0.5, 0.7, 0.9)
 
 
 def speculation() -> list[Row]:
@@ -109,7 +110,7 @@ class _Planted(Speculative):
 
     def verify(self, scores: torch.Tensor, proposal: Proposal, draws: Draws) -> Chosen:
         super().verify(scores, proposal, draws)  # what it costs is measured
-        uniform = (next(self.numbers) + 0.5) * (5**0.5 - 1) / 2 % 1
+        uniform = (next(self.numbers) * (5**0.5 - 1) / 2 + 0.5) % 1
         stand = torch.arange(len(proposal.ids)) < math.floor(math.log(uniform) / math.log(self.acceptance))
         return torch.where(stand, proposal.ids, (proposal.ids + 1) % scores.shape[-1])
 
@@ -138,7 +139,7 @@ def planted() -> list[Row]:
         return run
 
     generate = partial(baselines.generate, expert, max_new_tokens=PLANTED_TOKENS)
-    cases = {"model.generate, greedy": generate, **{f"PLANTED {rate}": case(rate) for rate in (0.5, 0.7, 0.9)}}
+    cases = {"model.generate, greedy": generate, **{f"PLANTED {rate}": case(rate) for rate in PLANTED_RATES}}
     found = _in_rounds(cases, [[prompt]] * PLANTED_ROUNDS)
     rates = {name: [decoded.tokens_per_second for decoded in decodes] for name, decodes in found.items()}
     return [
