@@ -105,6 +105,11 @@ def test_an_expert_alone_and_its_own_amateurs(run: Run, folders: tuple[Path, Pat
     assert all(entry["same_tokens"] and entry["share_of_limit"] for entry in window["figures"])
 
 
+def test_the_usual_draft_lengths_are_those_that_fit(run: Run) -> None:
+    [found] = run("bench", "--max-new-tokens", "4", "--rounds", "2", "--json").objects
+    assert found["settings"]["draft_tokens"] == [1, 2, 3]
+
+
 def test_the_plain_tokens_are_descants_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the others are compared with is what `generate` gives, an end of sequence notwithstanding."""
     from descant.bench import contenders

@@ -33,9 +33,8 @@ def legend(study: Study) -> list[str]:
     lines = [
         "first: until every row has its first token. tokens/s: all rows together, after the first ones; median "
         "(quartiles) over rounds, each with prompts of its own where there are enough. ×: over transformers' greedy "
-        "model.generate, round by round. draft: the best length tried, and "
-        "the share of drafted tokens taken. same: every token that of descant's plain decoding, or else the share of "
-        "a row before the first that differs.",
+        "model.generate, round by round. draft: the best length tried, and the share of drafted tokens taken. same: "
+        "every token that of descant's plain decoding, or else the share of a row before the first that differs.",
         f"limit: the rate over what {study.bandwidth.median / 1e9:.3g} GB/s allow, the bandwidth at which this run "
         "reads memory, if nothing but weights is read; above 100% they come from a cache.",
     ]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from descant.bench import Settings
     from descant.decoder import Decoder
 
+_DRAFT_TOKENS = (1, 2, 3, 4, 6, 8)
+
 
 @expand
 def bench(
@@ -44,8 +46,8 @@ def bench(
     ] = 64,
     rounds: Annotated[int, option(RUN, "How often each is timed; 5.", of="N", least=2)] = 5,
     draft_tokens: Annotated[
-        str, option(RUN, "Draft lengths to try, separated by commas; 1,2,3,4,6,8. auto is one too.", of="LIST")
-    ] = "1,2,3,4,6,8",
+        str | None, option(RUN, "Draft lengths to try, separated by commas; 1,2,3,4,6,8. auto is one too.", of="LIST")
+    ] = None,
     threads: Annotated[int | None, option(RUN, "CPU threads; else what torch takes.", of="N", least=1)] = None,
     without_cache: Annotated[
         bool, option(RUN, "Time contrast through transformers without a cache too: 16 tokens.", "--without-cache")
@@ -117,7 +119,10 @@ def _read(prompt: str | None, prompts: Path | None) -> list[str] | None:
     return [row.prompt for row in rows]
 
 
-def _lengths(text: str, max_new_tokens: int) -> "tuple[int | Literal['auto'], ...]":
+def _lengths(text: str | None, max_new_tokens: int) -> "tuple[int | Literal['auto'], ...]":
+    """Return the draft lengths that were given, or those of the usual ones that fit."""
+    if text is None:
+        return tuple(tokens for tokens in _DRAFT_TOKENS if tokens < max_new_tokens)
     lengths: list[int | Literal["auto"]] = []
     for word in (part.strip() for part in text.split(",")):
         if word == "auto":
