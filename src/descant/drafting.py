@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from descant.distribution import process
@@ -14,7 +15,6 @@ from descant.models.sources import Sources
 from descant.processors.base import Processor
 from descant.rows import Row
 from descant.strategies import Draws, Proposal, Strategy
-from descant.types import Logits
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Drafts:
 
     tokens: list[list[int]]
     source: str | None = None
-    logits: list[Logits] = field(default_factory=list)
-    scores: list[Logits] = field(default_factory=list)
+    logits: list[Float[Tensor, "rows vocab"]] = field(default_factory=list)
+    scores: list[Float[Tensor, "rows vocab"]] = field(default_factory=list)
 
     @property
     def longest(self) -> int:
@@ -49,7 +49,7 @@ class Drafts:
         pairs = [(row, place) for row, draft in enumerate(self.tokens) for place in range(len(draft))]
         return [row for row, _ in pairs], [place for _, place in pairs]
 
-    def at_positions(self, by_place: Sequence[Logits]) -> Logits:
+    def at_positions(self, by_place: Sequence[Float[Tensor, "rows vocab"]]) -> Float[Tensor, "n vocab"]:
         """Return `[n, vocab]` at the positions of the drafted tokens."""
         return torch.stack([by_place[place][row] for row, place in zip(*self.positions, strict=True)])
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, AmateurFactory, EarlyExit, prepare_amateur
+from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare_amateur
+from descant.checks import shown
 from descant.errors import SettingsError, VocabularyError
 from descant.models import LanguageModel, inspect_model, open_model
 from descant.models.early_exit import check_layer
@@ -112,15 +113,12 @@ class Models:
                 return EarlyLayers(expert, layer, norm=norm)
 
             return early
-        try:
-            factory = prepare_amateur(draft, self._expert)
-        except SettingsError as error:
-            if isinstance(draft, PreTrainedModel):
-                raise
+        if not isinstance(draft, (PreTrainedModel, Window)):
             raise SettingsError(
-                f"Speculative.draft is {type(draft).__name__}; give a model, EarlyExit(layer), PromptLookup(ngram), or "
-                "None for the amateur"
-            ) from error
+                f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), or None "
+                "for the amateur"
+            )
+        factory = prepare_amateur(draft, self._expert)
 
         def other(_expert: LanguageModel) -> LanguageModel:
             opened = factory.open()

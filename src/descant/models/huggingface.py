@@ -79,7 +79,7 @@ class RaggedModel(LanguageModel):
             try:
                 logits = self.model(
                     input_ids=ids,
-                    position_ids=place.positions,
+                    position_ids=self._position_ids(place),
                     attention_mask=self._masks(place),
                     past_key_values=self.cache,
                     use_cache=True,
@@ -93,6 +93,12 @@ class RaggedModel(LanguageModel):
                 ) from error
         self.cache.commit(counts)
         return list(logits.split(len(counts))) if exits else [logits]
+
+    def _position_ids(self, place: Placement) -> Tensor:
+        """Return the positions, as far as the model has any: padding may lie beyond, and its position is no matter."""
+        if self.context is None or place.view <= self.context:
+            return place.positions
+        return place.positions.clamp(max=self.context - 1)
 
     def _masks(self, place: Placement) -> Tensor | dict[str, Tensor] | None:
         windows = self.architecture.windows
