@@ -10,14 +10,18 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks import cases, memory
-from benchmarks.measure import Spread, conditions
+from benchmarks import cases, memory, speculation, verification
+from descant.bench.measure import Spread, conditions
 
 CASES = {
     "greedy": cases.greedy,
     "contrastive": cases.contrastive,
     "selection": cases.selection,
     "memory": memory.memory,
+    "speculation": speculation.speculation,
+    "contrastive-transformers": speculation.contrastive_transformers,
+    "verification": verification.verification,
+    "planted": speculation.planted,
 }
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import Spread, interleaved, ratio
 from benchmarks.shapes import SHAPES, bundled, shape
 from descant import Contrastive, Decoder, Likelihood, Sample, Temperature, TopP
+from descant.bench.measure import Spread, interleaved, ratio
 from descant.engine import Engine, Method
 from descant.models.sources import Sources
 from descant.types import Logits

@@ -1,4 +1,4 @@
-"""The command line: `descant generate`, `compare`, `score` and `methods`.
+"""The command line: `descant generate`, `compare`, `score`, `bench` and `methods`.
 
 It translates arguments; all decoding lives in the library.
 """
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from descant.cli.bench import bench
 from descant.cli.compare import compare
 from descant.cli.console import DONE, data_writer, report
 from descant.cli.generate import generate
@@ -83,5 +84,5 @@ def common(
 
 
 app.callback()(common)
-for command in (generate, compare, score, methods):
+for command in (generate, compare, score, bench, methods):
     app.command()(command)

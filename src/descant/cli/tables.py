@@ -12,6 +12,7 @@ from rich.text import Text
 from descant.cli.console import Writer
 
 if TYPE_CHECKING:
+    from descant.bench import Study
     from descant.cli.contenders import Contender, Run
     from descant.presets import Preset
 
@@ -63,6 +64,22 @@ def print_presets(writer: Writer, presets: "Sequence[Preset]") -> None:
             paper = Text(entry.paper.rsplit("/", 1)[-1], style=f"link {entry.paper}")
         table.add_row(entry.name, entry.summary, settings(entry) or "–", paper)
     _print(writer, table)
+
+
+def print_study(writer: Writer, study: "Study") -> None:
+    """Print what `descant bench` measured, and how to read it."""
+    from descant.bench.report import HEADER, cells, legend
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for place, name in enumerate(HEADER):
+        table.add_column(name, style=None if place else "cyan", justify="right" if place else "left", no_wrap=True)
+    for engine in dict.fromkeys(entry.engine for entry in study.figures):
+        table.add_row(Text(engine, style="bold"))
+        for entry in study.figures:
+            if entry.engine == engine:
+                table.add_row(*cells(entry))
+        table.add_section()
+    _print(writer, table, *(Text(line, style="dim") for line in legend(study)))
 
 
 def _verdict(runs: "Sequence[Run]") -> Text:
