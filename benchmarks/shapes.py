@@ -8,6 +8,23 @@ from descant.demo import demo_paths
 SHAPES = ("bundled expert", "gpt2", "Qwen2.5-0.5B")
 
 
+_QWEN = {"vocab_size": 151936, "num_key_value_heads": 2, "max_position_embeddings": 32768, "tie_word_embeddings": True}
+_SIZES = {
+    "Qwen2.5-0.5B": {
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "intermediate_size": 4864,
+    },
+    "Qwen2.5-3B": {
+        "hidden_size": 2048,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "intermediate_size": 11008,
+    },
+}
+
+
 def shape(name: str) -> PreTrainedModel:
     """Build a model of a named shape: the bundled expert with its weights, others with random ones."""
     if name == "bundled expert":
@@ -16,18 +33,7 @@ def shape(name: str) -> PreTrainedModel:
     if name == "gpt2":
         config, dtype = AutoConfig.for_model("gpt2"), torch.float32
     else:
-        config = AutoConfig.for_model(
-            "qwen2",
-            vocab_size=151936,
-            hidden_size=896,
-            num_hidden_layers=24,
-            num_attention_heads=14,
-            num_key_value_heads=2,
-            intermediate_size=4864,
-            max_position_embeddings=32768,
-            tie_word_embeddings=True,
-        )
-        dtype = torch.bfloat16
+        config, dtype = AutoConfig.for_model("qwen2", **_QWEN, **_SIZES[name]), torch.bfloat16
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
     return endless(model)
 
