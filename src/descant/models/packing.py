@@ -3,7 +3,7 @@
 Decoding a token reads every weight once, so the time of a step is bounded below by bytes over bandwidth. In PyTorch's
 layout a product of a few rows in bfloat16 reaches about half of the bandwidth; in the blocked layout that oneDNN's
 matrix kernels take (https://uxlfoundation.github.io/oneDNN/dev_guide_understanding_memory_formats.html), most of it.
-The results differ by the order of summation alone.
+The results differ by the order of summation, if at all.
 """
 
 import ctypes
@@ -86,8 +86,8 @@ def pack(model: PreTrainedModel, *, smallest: int | None = None) -> Packing:
     """Lay out the weights of a model's linear layers for fast products, in place.
 
     The model remains what it was to its callers: `generate` works, and so do hooks, `dtype`, `device` and
-    `get_output_embeddings`. It can no longer be saved, trained, converted or moved; that is refused. Every weight
-    exists once, before and after, and one layer at a time exists twice in between.
+    `get_output_embeddings`. It can no longer be saved, converted or moved, which is refused, and it is for inference
+    only. Every weight exists once, before and after, and one layer at a time exists twice in between.
 
     An output head that is tied to the input embeddings is packed in bfloat16 if oneDNN's layout is the known one, for
     then the embeddings can read their rows out of it. Otherwise it is left alone.
