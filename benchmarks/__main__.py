@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks import cases, memory, speculation, verification
+from benchmarks import cases, linears, memory, speculation, verification
 from descant.bench.measure import Spread, conditions
 
 CASES = {
@@ -22,6 +22,9 @@ CASES = {
     "contrastive-transformers": speculation.contrastive_transformers,
     "verification": verification.verification,
     "planted": speculation.planted,
+    "linears": linears.linears,
+    "packing": linears.packing,
+    "quantization": linears.quantization,
 }
 
 

@@ -24,7 +24,8 @@ from transformers import (
 
 import descant.models.loading.load as load_module
 from checkpoints import AMATEUR_WIDTH, EXPERT_WIDTH, refusal, write_pair
-from descant.errors import OutOfMemoryError
+from descant.errors import OutOfMemoryError, SettingsError
+from descant.models import packing
 from descant.models.loading import (
     context_length,
     eos_token_ids,
@@ -241,3 +242,21 @@ def test_weights_beyond_the_memory_are_refused_with_the_figure(amateur: Path, mo
     load_model(amateur, device="cpu")
     with pytest.raises(OutOfMemoryError, match=r"need 0\.0 GB on cpu"):
         load_model(amateur, device="cpu", dtype="float64")
+
+
+def test_packing_on_loading(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(packing._SMALLEST, torch.bfloat16, 0)
+
+    def kinds(**options: Any) -> set[str]:
+        model = load_model(pair[1], device="cpu", **options)
+        return {type(module).__name__ for module in model.modules()} & {"Linear", "PackedLinear"}
+
+    assert kinds(dtype="bfloat16") == {"Linear"}
+    assert kinds(dtype="bfloat16", pack="auto") == kinds(dtype="bfloat16", pack=True) == {"PackedLinear"}
+    assert kinds(dtype="float32", pack="auto") == {"Linear"}
+
+
+def test_packing_is_refused_off_the_cpu(amateur: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "resolve_device", lambda _: torch.device("meta"))
+    with pytest.raises(SettingsError, match="pack=True is for the CPU"):
+        load_model(amateur, pack=True)
