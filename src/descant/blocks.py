@@ -32,7 +32,10 @@ def is_wide(scores: Float[Tensor, "n vocab"]) -> bool:
 
 
 def in_parts(scores: Float[Tensor, "n vocab"]) -> Iterator[slice]:
-    """Cut the rows so that a part's temporaries stay in a CPU's cache; an accelerator takes all at once. There is one part at least."""
+    """Cut the rows so that a part's temporaries stay in a CPU's cache; an accelerator takes all at once.
+
+    There is one part at least.
+    """
     rows = max(1, len(scores))
     at_once = torch.get_num_threads() * max(1, _CACHED_SCORES // max(1, scores.shape[-1]))
     if scores.device.type != "cpu":
