@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from descant import choice
+from descant import blocks, choice
 
 INF = math.inf
 
@@ -87,14 +87,21 @@ def test_categorical_at_the_ends(dtype: torch.dtype) -> None:
     assert choice.categorical(single, uniforms).tolist() == [17, 17, 17]
 
 
-def test_wide_batches_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    scores = random_scores(3, 50, 40)[:, :31]  # a slice: expert and amateur may share fewer tokens than they have
-    uniforms = torch.rand(50, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    whole = choice.categorical(scores, uniforms)
-    assert len(set(whole.tolist())) > 10
-    for size in (1, 100, 10_000):
-        monkeypatch.setattr(choice, "_CACHED_SCORES", size)
-        assert torch.equal(choice.categorical(scores, uniforms), whole)
+@given(seed=st.integers(0, 2**32), vocab=st.sampled_from([4096, 5000]), allowed=st.sampled_from([1, 5, 300, 4096]))
+def test_a_draw_from_a_wide_vocabulary_is_that_from_a_narrow_one(seed: int, vocab: int, allowed: int) -> None:
+    """To the last bit, alone or among others, whether few tokens are allowed or many."""
+    scores = random_scores(seed, 4, vocab).float()
+    generator = torch.Generator().manual_seed(seed)
+    banned = torch.rand(3, vocab, generator=generator).argsort(-1)[:, allowed:]
+    scores[:3] = torch.randn(3, vocab, generator=generator).scatter_(1, banned, -INF)  # the fourth allows many
+    uniforms = torch.rand(4, generator=generator, dtype=torch.float64)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "_WIDE", 10**9)
+        narrow = choice.categorical(scores, uniforms)
+    assert torch.equal(choice.categorical(scores, uniforms), narrow)
+    assert torch.equal(choice.categorical(scores[:3], uniforms[:3]), narrow[:3])
+    for i in range(4):
+        assert torch.equal(choice.categorical(scores[i : i + 1], uniforms[i : i + 1]), narrow[i : i + 1])
     assert choice.categorical(scores[:0], uniforms[:0]).shape == (0,)
 
 

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from descant.blocks import log_total
 from descant.processors.base import History, Processor
-
-_CACHED_SCORES = 1 << 18
 
 
 def process(
@@ -47,22 +46,9 @@ def process(
         return values
 
     processed = apply(scores)
-    total = _log_total(processed)
+    total = log_total(processed)
     if processors and any(map(math.isnan, total.tolist())):
         empty = processed.amax(-1, keepdim=True) == -math.inf
         processed = torch.where(empty, apply(expert), processed)
-        total = _log_total(processed)
+        total = log_total(processed)
     return processed, total
-
-
-def _log_total(scores: Float[Tensor, "n vocab"]) -> Float[Tensor, " n"]:
-    """Return `log Σ exp(scores)` of each position; NaN where no score is finite.
-
-    `torch.logsumexp` takes ten times as long where most scores are −inf, as contrastive ones are; a softmax does not.
-    That of all rows at once would spend most of its time on memory for the result: parts that fit a CPU's cache do not.
-    """
-    at_once = max(1, _CACHED_SCORES // scores.shape[-1]) if scores.device.type == "cpu" else len(scores)
-    totals = []
-    for part in scores.split(at_once):
-        totals.append(part.amax(-1) - part.log_softmax(-1).amax(-1))
-    return torch.cat(totals)

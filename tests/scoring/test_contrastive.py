@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import MinPLogitsWarper
 
-from descant import SettingsError
+from descant import SettingsError, blocks
 from descant.scoring import Contrastive, Likelihood
-from descant.scoring import contrastive as module
 
 INF = math.inf
 
@@ -137,17 +136,6 @@ def test_where_the_temperature_acts_moves_scores_but_not_their_order(seed: int, 
     torch.testing.assert_close(moved, shift.masked_fill(~head, 0).expand_as(moved))
 
 
-def test_wide_batches_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    expert, amateur = logits(0, 3, 7, 50, dtype=torch.float32)
-    for scoring in (Contrastive(), Contrastive(beta=0.5, amateur_temperature=0.5)):
-        whole = scored(scoring, expert, amateur)
-        for size in (1, 50, 130, 10_000):
-            monkeypatch.setattr(module, "_CACHED_TOKENS", size)
-            assert torch.equal(scored(scoring, expert, amateur), whole)
-            strided = expert.transpose(0, 1), amateur.transpose(0, 1)
-            assert torch.equal(scored(scoring, *strided), whole.transpose(0, 1))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @given(scoring=settings, seed=st.integers(0, 2**32), scale=st.sampled_from([0.1, 1.0, 4.0]))
 @examples(max_examples=40)
@@ -162,25 +150,18 @@ def test_small_heads_of_wide_batches_are_scored_alone(
         if seed % 2:
             source[1, position, 700] = value
     before = expert.clone(), amateur.clone()
-    whole = scored(scoring, expert, amateur)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_CACHED_TOKENS", 1)
-        parted = scored(scoring, expert, amateur)
-        strided = scored(scoring, expert.transpose(0, 1), amateur.transpose(0, 1))
+        patch.setattr(blocks, "_WIDE", 10**9)
+        whole = scored(scoring, expert, amateur)
+    parted = scored(scoring, expert, amateur)
+    strided = scored(scoring, expert.transpose(0, 1), amateur.transpose(0, 1))
     torch.testing.assert_close(parted, whole, equal_nan=True)
     assert torch.equal(parted == -INF, whole == -INF)
-    torch.testing.assert_close(strided.transpose(0, 1), parted, equal_nan=True)
+    torch.testing.assert_close(strided.transpose(0, 1), parted, rtol=0, atol=0, equal_nan=True)
+    alone = scored(scoring, expert[0, 3], amateur[0, 3])
+    torch.testing.assert_close(alone, parted[0, 3], rtol=0, atol=0, equal_nan=True)
     for source, untouched in zip((expert, amateur), before, strict=True):
         torch.testing.assert_close(source, untouched, rtol=0, atol=0, equal_nan=True)
-
-
-def test_small_heads_are_found() -> None:
-    expert, _ = logits(0, 6, 10_001, scale=4.0)
-    for threshold in (expert.amax(-1, keepdim=True) - 2.3, expert.amax(-1, keepdim=True)):
-        kept = module._small_head(expert, threshold)
-        assert kept is not None
-        assert torch.equal(kept.unique(), (expert >= threshold).view(-1).nonzero().view(-1))
-    assert module._small_head(expert, threshold - 99) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -1,8 +1,7 @@
 """Truncations that put the tokens into an order and keep them until a probability mass is reached.
 
 Each keeps what transformers' warper of the same name keeps, to the last bit: the arithmetic is theirs, in the
-same precision, and so is the sort, which is not stable: which of two equal scores comes first is torch's
-choice, and half-precision models have many equal scores.
+same precision, and so is the order of equal scores, of which half-precision models have many.
 
 Sorting 150,000 tokens costs 10 ms a row on a CPU, as much as a small model's forward pass. So a shortlist of
 the first tokens is tried before: if the mass is reached within it, and nowhere near a token's edge, the full
@@ -15,20 +14,16 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from descant.blocks import Blocks, in_parts, is_wide, log_total
 from descant.checks import kept, number
 from descant.processors.base import History, Processor
+from descant.processors.introsort import is_torchs_order, last_in_order
 
-_BLOCK = 64
-"""Tokens whose maximum stands for all of them while the shortlist is found."""
-
-_SHORTLIST = 512
-"""The least number of tokens on the shortlist, where so many are allowed."""
-
-_SORTED_AT_ONCE = 4096
-"""Vocabularies below this are sorted: a shortlist would take as long."""
+_SHORTLISTS = (64, 512)
+"""Lengths of shortlists to try, in turn."""
 
 _DOUBT = {torch.float32: 1e-4, torch.float64: 1e-9}
 """How near to the wanted mass a shortlist's sums may not come, by dtype.
@@ -44,24 +39,20 @@ class _MassTruncation(Processor):
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         del history
         # An accelerator sorts fast, and asking it which rows are in doubt would make it wait.
-        if scores.device.type != "cpu" or scores.shape[1] < _SORTED_AT_ONCE or len(scores) == 0:
-            removed = self._by_sorting(scores)
-        else:
-            # Row by row the temporaries stay in the processor's cache: twice as fast as all rows at once.
-            removed = torch.cat([self._row(scores[i : i + 1]) for i in range(len(scores))])
-        return scores.masked_fill(removed, -math.inf)
-
-    def _row(self, scores: Float[Tensor, "1 vocab"]) -> Bool[Tensor, "1 vocab"]:
-        removed = self._by_shortlist(scores, _DOUBT.get(scores.dtype, math.inf))
-        return self._by_sorting(scores) if removed is None else removed
+        if not is_wide(scores) or scores.dtype not in _DOUBT:
+            return scores.masked_fill(self._by_sorting(scores), -math.inf)
+        kept, decided = self._by_shortlist(scores)
+        for rows in (~decided).nonzero()[:, 0].split(torch.get_num_threads()):
+            kept[rows] = scores[rows].masked_fill(self._by_sorting(scores[rows]), -math.inf)
+        return kept
 
     @abstractmethod
     def _by_sorting(self, scores: Float[Tensor, "n vocab"]) -> Bool[Tensor, "n vocab"]:
         """Return which tokens to remove, from their full order."""
 
     @abstractmethod
-    def _by_shortlist(self, scores: Float[Tensor, "1 vocab"], doubt: float) -> Bool[Tensor, "1 vocab"] | None:
-        """Return which tokens to remove, from the first of them in order, or None if that is in doubt."""
+    def _by_shortlist(self, scores: Float[Tensor, "n vocab"]) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:
+        """Return the new scores, and for which rows they are right beyond doubt."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +83,25 @@ class TopP(_MassTruncation):
         removed[:, -self.min_tokens_to_keep :] = False
         return removed.scatter(-1, ids, removed)
 
-    def _by_shortlist(self, scores: Float[Tensor, "1 vocab"], doubt: float) -> Bool[Tensor, "1 vocab"] | None:
-        best, ids = _shortlist(scores)
-        probs = scores.softmax(-1).gather(-1, ids).double()
-        before = probs.cumsum(-1) - probs  # the mass of all tokens that are better
-        cut = max(int((before < self.p).sum()), self.min_tokens_to_keep)
-        in_doubt = bool(((before - self.p).abs() <= doubt)[:, self.min_tokens_to_keep :].any())
-        # Two equal scores astride the cut are told apart by their place in the full order alone.
-        if in_doubt or cut >= ids.shape[1] or bool(best[0, cut - 1] == best[0, cut]):
-            return None
-        return scores < best[:, cut - 1 : cut]
+    def _by_shortlist(self, scores: Float[Tensor, "n vocab"]) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:
+        blocks = Blocks(scores)
+        total = blocks.log_total()[:, None].double()
+        for length in _SHORTLISTS:
+            best = blocks.top(length)[0]
+            probs = (best.double() - total).exp()
+            before = probs.cumsum(-1) - probs  # the mass of all tokens that are better
+            cut = (before < self.p).sum(-1, keepdim=True).clamp(min=self.min_tokens_to_keep)
+            ends = (cut < best.shape[1])[:, 0]
+            if bool(ends.all()):
+                break
+        clear = (before - self.p).abs() > _DOUBT[scores.dtype]
+        decided = ends & clear[:, self.min_tokens_to_keep :].all(-1)
+        last = best.gather(-1, (cut - 1).clamp(max=best.shape[1] - 1))
+        kept = blocks.keep_from(last.masked_fill(~decided[:, None], math.inf))
+        tied = decided & (last == best.gather(-1, cut.clamp(max=best.shape[1] - 1)))[:, 0]
+        for row in tied.nonzero()[:, 0].tolist():
+            decided[row] = _cut_between_equals(kept[row], scores[row], int(cut[row]))
+        return kept, decided
 
 
 @dataclass(frozen=True)
@@ -134,35 +134,38 @@ class Typical(_MassTruncation):
         removed[:, : self.min_tokens_to_keep] = False
         return removed.scatter(-1, ids, removed)
 
-    def _by_shortlist(self, scores: Float[Tensor, "1 vocab"], doubt: float) -> Bool[Tensor, "1 vocab"] | None:
+    def _by_shortlist(self, scores: Float[Tensor, "n vocab"]) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:
         if self.min_tokens_to_keep > 1:
-            return None
-        distance = _atypicality(scores)
-        nearness, ids = _shortlist(-distance)
-        mass = scores.softmax(-1).gather(-1, ids).double().cumsum(-1)
-        last = int((mass < self.mass).sum())
+            return scores.clone(), torch.zeros(len(scores), dtype=torch.bool)
+        parts = [self._part_by_shortlist(scores[part]) for part in in_parts(scores)]
+        return torch.cat([kept for kept, _ in parts]), torch.cat([decided for _, decided in parts])
+
+    def _part_by_shortlist(
+        self, scores: Float[Tensor, "n vocab"]
+    ) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:
+        distance, total = _atypicality(scores), log_total(scores)[:, None].double()
+        blocks = Blocks(-distance)
+        for length in _SHORTLISTS:
+            nearness, ids = blocks.top(length)
+            mass = (scores.gather(-1, ids).double() - total).exp().cumsum(-1)
+            last = (mass < self.mass).sum(-1, keepdim=True)
+            ends = (last < ids.shape[1])[:, 0]
+            if bool(ends.all()):
+                break
+        decided = ends & ((mass - self.mass).abs() > _DOUBT[scores.dtype]).all(-1)
         # Tokens at equal distances are removed together, so that their order does not matter.
-        if bool(((mass - self.mass).abs() <= doubt).any()) or last >= ids.shape[1]:
-            return None
-        return distance > -nearness[:, last : last + 1]
+        farthest = -nearness.gather(-1, last.clamp(max=ids.shape[1] - 1))
+        return scores.masked_fill(distance > farthest, -math.inf), decided
 
 
-def _shortlist(values: Float[Tensor, "1 vocab"]) -> tuple[Float[Tensor, "1 short"], Int64[Tensor, "1 short"]]:
-    """Return the greatest values in order, and whose they are: all down to some value, and no other.
-
-    `topk` takes six times as long for so many. Here the blocks with the greatest maxima are looked at: whatever reaches
-    the least of these maxima stands in one of them, or in what is left over at the end of the vocabulary.
-    """
-    whole = values.shape[1] // _BLOCK * _BLOCK
-    maxima = values[0, :whole].view(-1, _BLOCK).amax(-1)
-    least = maxima.topk(min(_SHORTLIST, len(maxima))).values[-1]
-    blocks = (maxima >= least).nonzero() * _BLOCK
-    ids = torch.cat([(blocks + torch.arange(_BLOCK)).flatten(), torch.arange(whole, values.shape[1])])
-    found = values[0, ids]
-    # Where few are allowed, all of them are listed, and one that is not, as what comes after them.
-    ids = torch.cat([ids[found > least], ids[found == least][:1]]) if least == -math.inf else ids[found >= least]
-    best, order = values[0, ids].sort(descending=True, stable=True)
-    return best[None], ids[order][None]
+def _cut_between_equals(kept: Float[Tensor, " vocab"], scores: Float[Tensor, " vocab"], count: int) -> bool:
+    """Keep, in place, the tokens that torch's order of a row ends with; return False if that takes a sort."""
+    tokens = last_in_order(scores, count) if is_torchs_order(scores.dtype) else None
+    if tokens is None:
+        return False
+    kept.fill_(-math.inf)
+    kept[tokens] = scores[tokens]
+    return True
 
 
 def _atypicality(scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from descant.blocks import Blocks, is_wide
 from descant.checks import kept, number, whole
 from descant.processors.base import History, Processor
 
@@ -38,8 +39,11 @@ class TopK(Processor):
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         del history
-        threshold = _best(scores, max(self.k, self.min_tokens_to_keep))
-        return scores.masked_fill(scores < threshold, -math.inf)
+        k = max(self.k, self.min_tokens_to_keep)
+        if is_wide(scores):
+            blocks = Blocks(scores)
+            return blocks.keep_from(blocks.top(k)[0][:, -1:])
+        return scores.masked_fill(scores < _best(scores, k), -math.inf)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """Contrastive decoding: what the expert finds likely and a weaker model does not."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import pad
 
+from descant.blocks import Blocks, in_parts, is_wide, log_total
 from descant.checks import flag, kept, number, shown, whole
 from descant.errors import SettingsError
 from descant.scoring.base import Scoring
@@ -22,14 +22,6 @@ Lower than finite logits lead to in practice, so that such a token beats every o
 formula has it; and near enough to 0 that the expert still decides between two of them, in float32 and after
 division by a small temperature too.
 """
-
-_CACHED_TOKENS = 1 << 18
-"""Scores computed at a time on a CPU, so that the temporaries stay in its cache (twice as fast at 16 ×
-152k)."""
-
-_BLOCK = 64
-"""Neighbouring tokens of which a CPU looks at the greatest logit first, to find a small head fast (contrasting
-that alone is twice as fast at 16 × 152k)."""
 
 
 @dataclass(frozen=True)
@@ -120,26 +112,22 @@ class Contrastive(Scoring):
         raise SettingsError(f"Contrastive.normalization is {shown(self.normalization)}; {remedy}")
 
     def __call__(self, logits: Mapping[str, Logits]) -> Logits:
-        expert, amateur = logits["expert"], logits["amateur"]
-        threshold = self._threshold(expert)
-        vocab = expert.shape[-1]
-        positions = expert.numel() // vocab
-        at_once = max(1, _CACHED_TOKENS // vocab) if expert.device.type == "cpu" else positions
-        if positions <= at_once:
-            return self._contrast(expert, amateur).masked_fill_(expert < threshold, -math.inf)
-        experts, amateurs, thresholds = (x.reshape(-1, x.shape[-1]) for x in (expert, amateur, threshold))
-        kept = _small_head(experts, thresholds)
-        if kept is not None:
-            contrast = self._contrast(experts, amateurs, lambda x: x.take(kept))
-            scores = torch.full_like(experts, -math.inf, memory_format=torch.contiguous_format)
-            scores.view(-1)[kept] = contrast
+        expert, amateur = (logits[name].reshape(-1, logits[name].shape[-1]) for name in self.sources)
+        if self.amateur_temperature != 1 and self.normalization == "renormalized":
+            amateur = amateur / self.amateur_temperature
+        blocks = Blocks(expert) if is_wide(expert) else None
+        threshold = self._threshold(expert, blocks)
+        levels = self._levels(expert, amateur, blocks)
+        places = blocks.places_from(threshold) if blocks is not None else None
+        scores = torch.full_like(expert, -math.inf, memory_format=torch.contiguous_format)
+        if places is None:
+            for part in in_parts(expert):
+                contrast = self._contrast(*(x[part] for x in (expert, amateur, *levels)))
+                scores[part] = contrast.masked_fill_(expert[part] < threshold[part], -math.inf)
         else:
-            scores = torch.empty_like(experts, memory_format=torch.contiguous_format)
-            for start in range(0, positions, at_once):
-                part = slice(start, start + at_once)
-                contrast = self._contrast(experts[part], amateurs[part])
-                scores[part] = contrast.masked_fill_(experts[part] < thresholds[part], -math.inf)
-        return scores.view(expert.shape)
+            of_row = (level.take(places // expert.shape[-1]) for level in levels)
+            scores.view(-1)[places] = self._contrast(expert.take(places), amateur.take(places), *of_row)
+        return scores.view(logits["expert"].shape)
 
     def head(self, expert: Logits) -> Bool[Tensor, "*positions vocab"]:
         """Tell which tokens the expert finds plausible enough to be chosen.
@@ -163,23 +151,29 @@ class Contrastive(Scoring):
     def skips_settled(self) -> bool | None:
         return self.selective
 
-    def _contrast(self, expert: Logits, amateur: Logits, at: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-        """Return the formula's values as if all tokens were in the head; only those that `at` picks out."""
-        tau = self.amateur_temperature
-        if tau != 1 and self.normalization == "renormalized":
-            amateur = amateur / tau
-        if self.beta is None:
-            amateur_log_probs = at(amateur.log_softmax(-1))
-            if self.normalization == "released":
-                amateur_log_probs /= tau
-            return at(expert.log_softmax(-1)).sub_(amateur_log_probs.clamp_(min=_IMPOSSIBLE))
-        floor = amateur.amax(-1, keepdim=True) + _IMPOSSIBLE
-        floored = torch.maximum(at(amateur), at(floor.expand_as(amateur)))
-        return ((1 + self.beta) * at(expert)).sub_(floored, alpha=self.beta)
+    def _levels(
+        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"], blocks: Blocks | None
+    ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
+        """Return what each position's logits are compared with: their totals, in the β form the amateur's floor."""
+        if self.beta is not None:
+            floor = amateur.amax(-1, keepdim=True) + _IMPOSSIBLE
+            return floor, floor
+        total = blocks.log_total() if blocks is not None else log_total(expert)
+        return total[:, None], log_total(amateur)[:, None]
 
-    def _threshold(self, expert: Logits) -> Float[Tensor, "*positions 1"]:
+    def _contrast(self, expert: Tensor, amateur: Tensor, expert_level: Tensor, amateur_level: Tensor) -> Tensor:
+        """Return the formula's values, token by token, as if all were in the head."""
+        if self.beta is not None:
+            return ((1 + self.beta) * expert).sub_(torch.maximum(amateur, amateur_level), alpha=self.beta)
+        log_probs = amateur - amateur_level
+        if self.normalization == "released":
+            log_probs /= self.amateur_temperature
+        return (expert - expert_level).sub_(log_probs.clamp_(min=_IMPOSSIBLE))
+
+    def _threshold(self, expert: Logits, blocks: Blocks | None = None) -> Float[Tensor, "*positions 1"]:
         """Return the least logit of the head; NaN at a position with NaN."""
-        threshold = expert.amax(-1, keepdim=True) + math.log(self.alpha)
+        best = blocks.best() if blocks is not None else expert.amax(-1, keepdim=True)
+        threshold = best + math.log(self.alpha)
         if self.min_tokens_to_keep > 1:
             threshold = torch.minimum(threshold, _kth_best(expert, self.min_tokens_to_keep))
             # Of fewer tokens than that, the forbidden ones would pass.
@@ -187,22 +181,6 @@ class Contrastive(Scoring):
         if self.candidates is not None:
             threshold = torch.maximum(threshold, _kth_best(expert, self.candidates))
         return threshold
-
-
-def _small_head(
-    expert: Float[Tensor, "rows vocab"], threshold: Float[Tensor, "rows 1"]
-) -> Int64[Tensor, " kept"] | None:
-    """Return the head's places in the flattened logits (some may repeat), or None if it is not small."""
-    vocab = expert.shape[-1]
-    blocks = vocab // _BLOCK
-    best = expert[:, : blocks * _BLOCK].unflatten(-1, (blocks, _BLOCK)).amax(-1)
-    best = pad(best, (0, 1), value=math.inf)  # what is left over at the end is always looked at
-    row, block = (~(best < threshold)).nonzero(as_tuple=True)
-    if len(row) * _BLOCK > expert.numel() // 8:
-        return None
-    row = row.unsqueeze(-1)
-    token = (block.unsqueeze(-1) * _BLOCK + torch.arange(_BLOCK)).clamp_(max=vocab - 1)
-    return (row * vocab + token)[~(expert[row, token] < threshold[row, 0])]
 
 
 def _kth_best(logits: Logits, k: int) -> Float[Tensor, "*positions 1"]:
