@@ -145,7 +145,7 @@ def _load(models: ModelOptions, threads: int | None) -> "Decoder":
     if threads is not None:
         torch.set_num_threads(threads)
     plan = plan_models(models)
-    return load_models(plan, contrasts=plan.has_amateur)
+    return load_models(plan, reads_amateur=plan.has_amateur)
 
 
 def _encode(decoder: "Decoder", texts: list[str] | None, models: ModelOptions, plain: bool) -> list[list[int]]:
