@@ -137,3 +137,20 @@ def test_refusals() -> None:
     with pytest.raises(UnsupportedModelError, match="device='cpu'"):
         quantize(build("llama").to("meta"), "int8")
     assert set(quantize(build("llama"), "int8").left_alone.values()) == {"torch.float64 has no quantised kernel"}
+
+
+def test_a_decoder_loads_rounded_and_packed_models_and_says_so(tmp_path: Path) -> None:
+    from checkpoints import write_pair
+    from descant import Decoder, SettingsError
+
+    expert, amateur = write_pair(tmp_path)
+    decoder = Decoder.from_pretrained(
+        expert, amateur=amateur, dtype="bfloat16", device="cpu", quantization="int8", amateur_quantization="int4"
+    )
+    method = decoder.generate("Hello", max_new_tokens=3)[0].method
+    assert method["expert"]["linear_layers"] == "int8"
+    assert "int4" in method["amateur"]["linear_layers"]
+    plain = Decoder.from_pretrained(expert, dtype="float32", device="cpu")
+    assert plain.generate("Hello", max_new_tokens=3)[0].method["expert"]["linear_layers"] == "plain"
+    with pytest.raises(SettingsError, match="amateur_quantization"):
+        Decoder.from_pretrained(expert, amateur=EarlyExit(1), device="cpu", amateur_quantization="int8")

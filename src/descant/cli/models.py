@@ -75,6 +75,7 @@ def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
     if plan.asked is not None and not reads_amateur:
         raise UsageError(f"{plan.asked} would have no effect: the method reads no amateur; drop it, or --method")
     options = plan.options
+    _check_quantization(plan, reads_amateur=reads_amateur)
     amateur: str | EarlyExit | Window | None = None
     if reads_amateur and options.amateur_layer is not None:
         amateur = EarlyExit(options.amateur_layer)
@@ -87,10 +88,22 @@ def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
         dtype="float32" if plan.bundled and options.dtype == "auto" else options.dtype,
         allow_pickle=options.allow_pickle,
         trust_remote_code=options.trust_remote_code,
+        quantization=options.quantization,  # type: ignore[arg-type]
+        amateur_quantization=options.amateur_quantization,  # type: ignore[arg-type]
     )
     if reads_amateur and amateur is None and options.amateur_window is not None:
         return Decoder(decoder.expert, decoder.tokenizer, Window(decoder.expert, options.amateur_window))
     return decoder
+
+
+def _check_quantization(plan: Plan, *, reads_amateur: bool) -> None:
+    options = plan.options
+    named = (("--quantization", options.quantization), ("--amateur-quantization", options.amateur_quantization))
+    for name, scheme in named:
+        if scheme not in (None, "int8", "int4"):
+            raise UsageError(f"{name} is {scheme!r}; choose int8 or int4")
+    if options.amateur_quantization is not None and not (reads_amateur and plan.amateur is not None):
+        raise UsageError("--amateur-quantization would have no effect: no amateur of its own is read; drop it")
 
 
 def choose_draft(options: DraftOptions) -> Any:

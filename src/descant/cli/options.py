@@ -58,6 +58,12 @@ class ModelOptions:
     ] = None
     dtype: Annotated[str, option(_MODELS, "float32, bfloat16, …; auto: the checkpoint's.", of="NAME")] = "auto"
     device: Annotated[str, option(_MODELS, "cuda, mps or cpu; auto: the first there is.", of="NAME")] = "auto"
+    quantization: Annotated[
+        str | None, option(_MODELS, "Round the expert's weights on a CPU: int8 or int4.", of="NAME")
+    ] = None
+    amateur_quantization: Annotated[str | None, option(_MODELS, "Round the amateur's weights likewise.", of="NAME")] = (
+        None
+    )
     allow_pickle: Annotated[
         bool, option(_MODELS, "Read weights from pickle files, which can run code.", "--allow-pickle")
     ] = False

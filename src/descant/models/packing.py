@@ -55,6 +55,8 @@ class Packing:
 class PackedLinear(ReplacedLinear):
     """A linear layer whose weight is in oneDNN's layout. For inference: it has no gradient."""
 
+    form = "packed"
+
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         # The layout oneDNN chooses without a hint serves every number of tokens.

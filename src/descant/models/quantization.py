@@ -58,6 +58,8 @@ class Quantization:
 class Int8Linear(ReplacedLinear):
     """A linear layer of int8 weights, one scale an output."""
 
+    form = "int8"
+
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         self._levels, self._scales = round_int8(layer.weight)
@@ -77,6 +79,8 @@ class Int8Linear(ReplacedLinear):
 
 class Int4Linear(ReplacedLinear):
     """A linear layer of int4 weights, a scale and an offset for each group of inputs of an output."""
+
+    form = "int4"
 
     def __init__(self, layer: Layer, group: int) -> None:
         super().__init__(layer)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,15 @@ class Replacement(nn.Module):
 
 
 class ReplacedLinear(Replacement):
-    """What stands in for a linear layer."""
+    """What stands in for a linear layer.
+
+    Attributes
+    ----------
+    form
+        What its weight has become, in a word.
+    """
+
+    form: ClassVar[str]
 
     def __init__(self, layer: Layer) -> None:
         nothing = torch.full((), torch.nan, dtype=layer.weight.dtype)
@@ -79,6 +88,12 @@ class ReplacedLinear(Replacement):
     def extra_repr(self) -> str:
         """Return what `repr` shows between the brackets."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+def linear_forms(model: nn.Module) -> str:
+    """Return what has become of a model's linear layers: `"plain"`, or the forms that replaced some."""
+    forms = {module.form for module in model.modules() if isinstance(module, ReplacedLinear)}
+    return " and ".join(sorted(forms)) or "plain"
 
 
 def _refused_state() -> UnsupportedModelError:

@@ -45,6 +45,7 @@ def load_model(
     trust_remote_code: bool = False,
     revision: str | None = None,
     pack: bool | Literal["auto"] = False,
+    quantization: Literal["int8", "int4"] | None = None,
 ) -> PreTrainedModel:
     """Load a causal language model for inference.
 
@@ -66,6 +67,8 @@ def load_model(
     pack
         Whether to lay out the linear layers for fast products on the CPU (`descant.models.packing.pack`), after which
         the model cannot be saved, converted or moved. "auto": on the CPU in bfloat16, where every product gains.
+    quantization
+        Rounds the linear layers' weights on the CPU (`descant.models.quantization.quantize`), in place of packing.
 
     Raises
     ------
@@ -74,12 +77,18 @@ def load_model(
     OutOfMemoryError
         The weights do not fit.
     SettingsError
-        The device or the dtype does not exist, or the device is not the CPU, which `pack=True` is for.
+        The device or the dtype does not exist, or the device is not the CPU, which `pack=True` and
+        `quantization` are for.
     """
     place, numbers = resolve_device(device), resolve_dtype(dtype)
     if pack is True and place.type != "cpu":
         raise SettingsError(
             f"pack=True is for the CPU, and the device is {place}: leave it out, or choose device='cpu'"
+        )
+    if quantization is not None and place.type != "cpu":
+        raise SettingsError(
+            f"quantization={quantization!r} is for the CPU, and the device is {place}: leave it out, or choose "
+            "device='cpu'"
         )
     name = os.fspath(name_or_path)
     folder = locate(name, "model", revision=revision, allow_pickle=allow_pickle)
@@ -102,10 +111,14 @@ def load_model(
     _check_report(folder, report)
     model.name_or_path = model.config.name_or_path = name
     model = _moved(model.eval().requires_grad_(False), place, needed)
-    if pack is True or (pack == "auto" and place.type == "cpu" and model.dtype == torch.bfloat16):
-        from descant.models import packing  # which imports this package
+    if quantization is not None:
+        from descant.models.quantization import quantize  # which imports this package
 
-        packing.pack(model)
+        quantize(model, quantization)
+    elif pack is True or (pack == "auto" and place.type == "cpu" and model.dtype == torch.bfloat16):
+        from descant.models.packing import pack as pack_linears  # the same
+
+        pack_linears(model)
     return model
 
 
