@@ -45,7 +45,9 @@ class Bucket:
         return self.tokens if self.every else 1
 
     def __str__(self) -> str:
-        return f"{self.rows} rows × {self.tokens} tokens" + (", logits of all" if self.every and self.tokens > 1 else "")
+        return f"{self.rows} rows × {self.tokens} tokens" + (
+            ", logits of all" if self.every and self.tokens > 1 else ""
+        )
 
 
 class Step(nn.Module):
@@ -98,11 +100,11 @@ class Step(nn.Module):
         positions = starts[:, None] + torch.arange(tokens, device=ids.device)
         places = torch.arange(rows, device=ids.device)[:, None]
         half = len(buffers) // 2
-        layers = [
-            _Layer(keys, values, places, positions)
-            for keys, values in zip(buffers[:half], buffers[half:], strict=True)
+        layers: list[Any] = [
+            _Layer(keys, values, places, positions) for keys, values in zip(buffers[:half], buffers[half:], strict=True)
         ]
-        masks = {kind: self._mask(positions, buffers[0].shape[2], window) for kind, window in self.windows.items()}
+        keys = torch.arange(buffers[0].shape[2], device=ids.device)
+        masks = {kind: self._mask(positions, keys, window) for kind, window in self.windows.items()}
         # A padded token may lie beyond the table of learned positions.
         embedded = positions if self.context is None else positions.clamp(max=self.context - 1)
         logits: Tensor = self.model(
@@ -114,9 +116,8 @@ class Step(nn.Module):
         ).logits
         return logits
 
-    def _mask(self, positions: Tensor, capacity: int, window: int | None) -> Tensor:
+    def _mask(self, positions: Tensor, keys: Tensor, window: int | None) -> Tensor:
         """Return the additive mask `[rows, 1, tokens, capacity]`: position i sees keys j with i − window < j ≤ i."""
-        keys = torch.arange(capacity, device=positions.device)
         hidden = keys > positions[:, :, None]
         if window is not None:
             hidden = hidden | (keys <= positions[:, :, None] - window)
