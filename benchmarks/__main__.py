@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks import cases, memory
+from benchmarks import cases, memory, runner
 from benchmarks.measure import Spread, conditions
 
 CASES = {
@@ -18,6 +18,7 @@ CASES = {
     "contrastive": cases.contrastive,
     "selection": cases.selection,
     "memory": memory.memory,
+    "runner": runner.runner,
 }
 
 

@@ -8,21 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_ragged import best, prompts_of, reference
 
 import architectures
 from descant import SettingsError
-from descant.models import Runner, RunnerName, inspect_model, open_model
-from descant.models import artefacts, cache
+from descant.models import Runner, RunnerName, artefacts, cache, inspect_model, open_model
 from descant.models import runner as runner_module
 from descant.models.architecture import Architecture
 from descant.models.huggingface import RaggedModel
 from descant.models.runner import bucket_of
 from descant.models.step import Bucket
-from test_ragged import best, prompts_of, reference
 
 NEW_TOKENS = 12
-SHARED = ("qwen2 windowed",)
-"""Compiled once for all tests of this file."""
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +131,32 @@ def test_every_bucket_that_a_decode_meets_gives_the_eager_tokens(folder: Path) -
     check_against_generate("qwen2", folder)
 
 
+class Packed(torch.nn.Module):
+    """A linear layer in oneDNN's layout, held as a plain attribute."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().contiguous())
+        self.bias = layer.bias
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return torch.ops.mkldnn._linear_pointwise.default(states, self.packed, self.bias, "none", [], "")
+
+
+@pytest.mark.heavy
+@pytest.mark.usefixtures("few_buckets")
+def test_packed_weights_are_shared_with_the_compiled_pass(folder: Path) -> None:
+    import torch._inductor  # declares what oneDNN's product returns
+
+    network = architectures.build("qwen2 windowed").float()
+    for layer in network.model.layers:
+        layer.mlp.up_proj, layer.self_attn.q_proj = Packed(layer.mlp.up_proj), Packed(layer.self_attn.q_proj)
+    seen = inspect_model(network)
+    runner = Counting(seen, "compiled", folder)
+    torch.testing.assert_close(logits_of(started(seen, runner)), logits_of(started(seen)), rtol=1e-4, atol=1e-4)
+    assert runner.used == 1
+
+
 @torch.inference_mode()
 def logits_of(model: RaggedModel) -> torch.Tensor:
     return model.forward([[3], [4]])
@@ -165,7 +188,8 @@ def test_a_damaged_artefact_is_ignored_and_made_again(
 ) -> None:
     Runner(architecture, "compiled", folder).warm_up([2], [1])
     shutil.copytree(folder, tmp_path / "copy")
-    (path,) = (tmp_path / "copy").rglob("4x1.pt2")
+    key = artefacts.fingerprint(architecture)
+    path = artefacts.artefact_path(tmp_path / "copy", key, Bucket(4, 1, every=False))
     for content in (b"", b"no archive", path.read_bytes()[:4000]):
         path.write_bytes(content)
         auto = Counting(architecture, "auto", tmp_path / "copy")
@@ -215,7 +239,7 @@ def test_auto_compiles_nothing_unasked_and_eager_nothing_at_all(tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_gradients_exits_and_unknown_models_are_left_to_eager_passes(tmp_path: Path) -> None:
+def test_a_model_that_is_patched_for_each_pass_is_left_eager(tmp_path: Path) -> None:
     seen = inspect_model(architectures.build("bloom"))
     assert Runner(seen, "compiled", tmp_path).find(1, 1, 1) is None
 

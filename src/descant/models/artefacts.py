@@ -22,7 +22,7 @@ from torch import Tensor
 
 import descant
 from descant.models.architecture import Architecture
-from descant.models.step import Bucket, Step
+from descant.models.step import Bucket, Step, weights_of
 
 _FORMAT = 1
 """Raised when `Step` changes what its graph computes or takes."""
@@ -107,7 +107,9 @@ def fingerprint(architecture: Architecture) -> str:
         "attention": architecture.model.config.get_text_config()._attn_implementation,
         "windows": architecture.windows,
         "context": architecture.context,
-        "weights": sorted((name, list(w.shape), str(w.dtype)) for name, w in _weights(architecture).items()),
+        "weights": sorted(
+            (name, list(w.shape), str(w.dtype), w.is_mkldnn) for name, w in _weights(architecture).items()
+        ),
         "cpu": [platform.machine(), torch.backends.cpu.get_cpu_capability(), _cpu_flags()],
         "threads": torch.get_num_threads(),  # Inductor writes the number into its loops
     }
@@ -175,10 +177,8 @@ def _trace(step: Step, layout: Layout, bucket: Bucket) -> torch.export.ExportedP
 
 
 def _weights(architecture: Architecture) -> dict[str, Tensor]:
-    """Return parameters and buffers by the names they have inside a `Step`; tied ones under each name."""
-    model = architecture.model
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    return {f"model.{name}": weight.detach() for name, weight in named}
+    """Return all weights by the names they have inside a `Step`."""
+    return {f"model.{name}": weight.detach() for name, weight in weights_of(architecture.model).items()}
 
 
 def _cpu_flags() -> str:

@@ -40,7 +40,8 @@ class RaggedModel(LanguageModel):
         self.cache = RaggedCache(architecture.layers)
         self._zeros = torch.zeros(1, 1, 1, 0)
         config = architecture.model.config.get_text_config()
-        self._plain_prefill = config._attn_implementation == "sdpa" and set(architecture.windows.values()) == {None}
+        self._alibi_from_mask = architecture.model.config.model_type == "bloom"
+        self._plain = config._attn_implementation == "sdpa" and set(architecture.windows.values()) == {None}
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -131,8 +132,8 @@ class RaggedModel(LanguageModel):
 
     def _masks(self, place: Placement) -> Tensor | dict[str, Tensor] | None:
         windows = self.architecture.windows
-        if self._plain_prefill and place.uniform and place.start == 0 and place.count > 1:
-            return None  # plainly causal: the model says so to its attention kernel, which then skips half the work
+        if self._plain and place.uniform and (place.count == 1 or place.start == 0):
+            return None  # all is visible, or plainly causal: the attention kernel does less for no mask than for zeros
         built: dict[int | None, Tensor] = {}
         for window in windows.values():
             if window not in built:
@@ -170,7 +171,7 @@ class RaggedModel(LanguageModel):
     @contextmanager
     def _own_bias(self, place: Placement) -> Iterator[None]:
         """Give BLOOM its ALiBi over the view: it derives the bias from a padding mask, which ragged rows have not."""
-        if self.model.config.model_type != "bloom":
+        if not self._alibi_from_mask:
             yield
             return
         base: Any = self.model.base_model

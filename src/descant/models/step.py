@@ -63,8 +63,8 @@ class Step(nn.Module):
 
     def __init__(self, architecture: Architecture, bucket: Bucket) -> None:
         super().__init__()
-        weights = (*architecture.model.parameters(), *architecture.model.buffers())
-        self.model = copy.deepcopy(architecture.model, {id(weight): weight for weight in weights})
+        self.model = copy.deepcopy(architecture.model, {id(w): w for w in weights_of(architecture.model).values()})
+        _name_loose_tensors(self.model)
         if self.model.config.get_text_config()._attn_implementation == "sdpa":
             self.model.config._attn_implementation = _PACKED
         skeleton = replace(architecture, model=self.model)
@@ -132,6 +132,31 @@ class Step(nn.Module):
         index = (self._counts[:, None] - self.keep + steps).clamp(min=0)
         output.last_hidden_state = hidden.gather(1, index[:, :, None].expand(-1, -1, hidden.shape[-1]))
         return output
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return every tensor that modules hold by its name: parameters, buffers and plain attributes; tied ones twice."""
+    return {
+        f"{place}.{name}" if place else name: tensor
+        for place, module in model.named_modules(remove_duplicate=False)
+        for held in (module._parameters, module._buffers, module.__dict__)
+        for name, tensor in held.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def _name_loose_tensors(model: nn.Module) -> None:
+    """Make plain attributes buffers, which a graph has by name; oneDNN's packed weights are traced as dense ones.
+
+    A packed weight has no strides, which tracing asks for. The graph only hands it to oneDNN's product, which takes
+    either; the dense one is never written to, and so takes no memory.
+    """
+    for module in model.modules():
+        for name, tensor in list(module.__dict__.items()):
+            if isinstance(tensor, Tensor):
+                del module.__dict__[name]
+                dense = torch.empty(tensor.shape, dtype=tensor.dtype) if tensor.is_mkldnn else tensor
+                module.register_buffer(name, dense, persistent=False)
 
 
 class _Layer(CacheLayerMixin):
