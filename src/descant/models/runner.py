@@ -110,19 +110,20 @@ class Runner:
         with self._lock:
             if self._steps.get(bucket) is not None:
                 return
-            step = self._load(bucket)
-            if step is None and compiling and not self._broken:
-                try:
+            step = None
+            try:
+                step = self._load(bucket)
+                if step is None and compiling and not self._broken:
                     step = self._compile(bucket)
-                except Exception as error:  # whatever a compiler raises: decoding goes on without it
-                    self._broken = True
-                    _log.debug("compilation for %s failed", bucket, exc_info=error)
-                    warnings.warn(
-                        f"{type(self.architecture.model).__name__} is not compiled and runs eagerly: {_line(error)}; "
-                        'runner="eager" leaves the attempt out',
-                        RuntimeWarning,
-                        stacklevel=2,
-                    )
+            except Exception as error:  # whatever a compiler raises, or a folder: decoding goes on without it
+                self._broken = True
+                _log.debug("compilation for %s failed", bucket, exc_info=error)
+                warnings.warn(
+                    f"{type(self.architecture.model).__name__} is not compiled and runs eagerly: {_line(error)}; "
+                    'runner="eager" leaves the attempt out',
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
             self._steps[bucket] = step
 
     def _load(self, bucket: Bucket) -> CompiledStep | None:
