@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks import cases, linears, memory, speculation, verification
+from benchmarks import cases, linears, memory, runner, speculation, verification
 from descant.bench.measure import Spread, conditions
 
 CASES = {
@@ -25,6 +25,7 @@ CASES = {
     "linears": linears.linears,
     "packing": linears.packing,
     "quantization": linears.quantization,
+    "runner": runner.runner,
 }
 
 

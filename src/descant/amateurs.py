@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from descant.checks import flag, shown, whole
 from descant.errors import SettingsError
-from descant.models import Architecture, LanguageModel, inspect_model, open_model
+from descant.models import Architecture, LanguageModel, Runner, RunnerName, inspect_model, open_model
 from descant.models.early_exit import make_exit
 from descant.models.huggingface import Exit
 from descant.models.window import WindowModel
@@ -90,8 +90,15 @@ class AmateurFactory:
     context: int | None
 
 
-def prepare_amateur(amateur: Amateur, expert: Architecture) -> AmateurFactory:
+def prepare_amateur(amateur: Amateur, expert: Architecture, runner: RunnerName) -> AmateurFactory:
     """Check an amateur against its expert.
+
+    Parameters
+    ----------
+    amateur, expert
+        Both.
+    runner
+        How the passes of an amateur that is a model of its own run.
 
     Raises
     ------
@@ -118,7 +125,8 @@ def prepare_amateur(amateur: Amateur, expert: Architecture) -> AmateurFactory:
     if isinstance(amateur, PreTrainedModel):
         other = inspect_model(amateur)
         amateur.eval()
-        return AmateurFactory(lambda: open_model(other), other.width, other.context)
+        own = Runner(other, runner)
+        return AmateurFactory(lambda: open_model(other, own), other.width, other.context)
     raise SettingsError(
         f"{type(amateur).__name__} is not an amateur; give a PreTrainedModel, EarlyExit(layer) or Window(model, tokens)"
     )

@@ -14,6 +14,7 @@ from descant.choice import row_generator
 from descant.describe import describe
 from descant.engine import Engine, Method
 from descant.errors import DescantError, SettingsError
+from descant.models import RunnerName
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.models.swapping import linear_forms
 from descant.opening import Models
@@ -47,6 +48,10 @@ class Decoder:
         A model that shares the expert's tokens, `EarlyExit(layer)`, or `Window(model, tokens)`.
     amateur_tokenizer
         The amateur's tokenizer, to be compared with the expert's.
+    runner
+        How forward passes run. `"eager"`: as transformers runs them. `"compiled"`: decode passes of models on a CPU
+        are compiled when their shape is first met, which takes from half a minute, and kept on disk for later
+        processes. `"auto"`: compiled where that has been done before, else eager.
 
     Attributes
     ----------
@@ -70,6 +75,7 @@ class Decoder:
         amateur: Amateur | None = None,
         *,
         amateur_tokenizer: PreTrainedTokenizerBase | None = None,
+        runner: RunnerName = "auto",
     ) -> None:
         if not isinstance(expert, PreTrainedModel):
             raise SettingsError(
@@ -78,7 +84,8 @@ class Decoder:
         self.expert = expert
         self.tokenizer = tokenizer
         self.amateur = amateur
-        self._models = Models(expert, amateur, tokenizer, amateur_tokenizer)
+        self.runner = runner
+        self._models = Models(expert, amateur, tokenizer, amateur_tokenizer, runner)
         self.eos_token_ids = eos_token_ids(expert, tokenizer)
 
     @classmethod
@@ -95,6 +102,7 @@ class Decoder:
         pack: bool | Literal["auto"] = "auto",
         quantization: Literal["int8", "int4"] | None = None,
         amateur_quantization: Literal["int8", "int4"] | None = None,
+        runner: RunnerName = "auto",
     ) -> "Decoder":
         """Load a pair from hub ids or local folders.
 
@@ -120,6 +128,8 @@ class Decoder:
         quantization, amateur_quantization
             Rounds the weights of the expert, or of the amateur, to `"int8"` or `"int4"` on a CPU: fewer bytes to read,
             other results.
+        runner
+            How forward passes run (see `Decoder`).
 
         Raises
         ------
@@ -143,19 +153,19 @@ class Decoder:
                     f"amateur_quantization={amateur_quantization!r} rounds an amateur that is loaded by its name, and "
                     f"this is {shown(amateur)}; leave it out"
                 )
-            return cls(load(expert, revision, quantization), tokenizer, amateur)
+            return cls(load(expert, revision, quantization), tokenizer, amateur, runner=runner)
         amateur_tokenizer = load_tokenizer(fspath(name), trust_remote_code=trust_remote_code)
         model, other = load(expert, revision, quantization), load(name, None, amateur_quantization)
         part = Window(other, amateur.tokens) if isinstance(amateur, Window) else other
-        return cls(model, tokenizer, part, amateur_tokenizer=amateur_tokenizer)
+        return cls(model, tokenizer, part, amateur_tokenizer=amateur_tokenizer, runner=runner)
 
     @classmethod
-    def demo(cls, *, device: str = "auto", amateur: EarlyExit | None = None) -> "Decoder":
+    def demo(cls, *, device: str = "auto", amateur: EarlyExit | None = None, runner: RunnerName = "auto") -> "Decoder":
         """Load the pair that ships with descant; no download.
 
         Parameters
         ----------
-        device
+        device, runner
             As in `from_pretrained`.
         amateur
             An early exit of the bundled expert, to be used in place of the bundled amateur.
@@ -163,7 +173,7 @@ class Decoder:
         from descant.demo import demo_paths
 
         expert, bundled = demo_paths()
-        return cls.from_pretrained(expert, amateur=amateur or bundled, device=device, dtype="float32")
+        return cls.from_pretrained(expert, amateur=amateur or bundled, device=device, dtype="float32", runner=runner)
 
     def generate(
         self,
@@ -380,6 +390,7 @@ class Decoder:
         return {
             **settings,
             "seed": seed,
+            "runner": self.runner,
             "eos_token_ids": list(self.eos_token_ids),
             "expert": _describe_model(self.expert),
             "amateur": _describe_model(self.amateur) if contrast else None,

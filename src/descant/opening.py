@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare_amateur
 from descant.checks import shown
 from descant.errors import SettingsError, VocabularyError
-from descant.models import LanguageModel, inspect_model, open_model
+from descant.models import LanguageModel, Runner, RunnerName, inspect_model, open_model
 from descant.models.early_exit import check_layer
 from descant.models.early_layers import EarlyLayers
 from descant.models.huggingface import Exit, RaggedModel
@@ -30,6 +30,8 @@ class Models:
         As `Decoder` takes them. Models are put in evaluation mode.
     tokenizer, amateur_tokenizer
         To be compared, where they are known.
+    runner
+        How passes run. What is compiled serves every call.
 
     Raises
     ------
@@ -45,14 +47,17 @@ class Models:
         amateur: Amateur | None,
         tokenizer: PreTrainedTokenizerBase | None,
         amateur_tokenizer: PreTrainedTokenizerBase | None,
+        runner: RunnerName,
     ) -> None:
         self._expert = inspect_model(expert)
+        self._runner = Runner(self._expert, runner)
         expert.eval()
         self._amateur_setting = amateur
         self._amateur: AmateurFactory | None = None
+        self._drafts: dict[int, tuple[Any, AmateurFactory]] = {}
         self._common_width = self._expert.width
         if amateur is not None:
-            self._amateur = prepare_amateur(amateur, self._expert)
+            self._amateur = prepare_amateur(amateur, self._expert, runner)
             self._common_width = self._share(self._amateur.width, tokenizer, amateur_tokenizer)
 
     @property
@@ -79,19 +84,21 @@ class Models:
         SettingsError, UnsupportedModelError, LoadError
             If a speculative strategy has nothing that can draft, or a model that cannot be rolled back.
         """
-        expert = open_model(self._expert)
+        expert = open_model(self._expert, self._runner)
         others: dict[str, LanguageModel | Exit] = {}
         if "amateur" in scoring.sources and self._amateur is not None:
             others["amateur"] = self._amateur.open()
         if isinstance(strategy, Speculative):
-            if not isinstance(strategy.draft, PromptLookup) and not self._drafts(strategy, others.get("amateur")):
+            if not isinstance(strategy.draft, PromptLookup) and not self._amateur_drafts(
+                strategy, others.get("amateur")
+            ):
                 others["draft"] = self._prepare_draft(strategy.draft)(expert)
             for model in (expert, *others.values()):
                 if isinstance(model, LanguageModel):
                     model.check_truncate()
         return Sources(expert, others, self.width(scoring))
 
-    def _drafts(self, strategy: Speculative, amateur: LanguageModel | Exit | None) -> bool:
+    def _amateur_drafts(self, strategy: Speculative, amateur: LanguageModel | Exit | None) -> bool:
         """Tell whether the amateur that a scoring reads drafts as well: an exit has no pass of its own to do so."""
         chosen = strategy.draft is None or strategy.draft is self._amateur_setting
         return chosen and isinstance(amateur, LanguageModel)
@@ -118,7 +125,9 @@ class Models:
                 f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), or None "
                 "for the amateur"
             )
-        factory = prepare_amateur(draft, self._expert)
+        if id(draft) not in self._drafts:  # inspected, and perhaps compiled, once
+            self._drafts[id(draft)] = draft, prepare_amateur(draft, self._expert, self._runner.mode)
+        _, factory = self._drafts[id(draft)]
 
         def other(_expert: LanguageModel) -> LanguageModel:
             opened = factory.open()

@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from architectures import build
+from checkpoints import write_pair
+from descant import Decoder, EarlyExit
 from descant.errors import SettingsError, UnsupportedModelError
 from descant.models.packing import pack
 from descant.models.quantization import Int4Linear, Int8Linear, quantize, round_int4, round_int8
@@ -140,9 +143,6 @@ def test_refusals() -> None:
 
 
 def test_a_decoder_loads_rounded_and_packed_models_and_says_so(tmp_path: Path) -> None:
-    from checkpoints import write_pair
-    from descant import Decoder, SettingsError
-
     expert, amateur = write_pair(tmp_path)
     decoder = Decoder.from_pretrained(
         expert, amateur=amateur, dtype="bfloat16", device="cpu", quantization="int8", amateur_quantization="int4"

@@ -88,11 +88,13 @@ def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
         dtype="float32" if plan.bundled and options.dtype == "auto" else options.dtype,
         allow_pickle=options.allow_pickle,
         trust_remote_code=options.trust_remote_code,
+        runner=options.runner,  # type: ignore[arg-type]
         quantization=options.quantization,  # type: ignore[arg-type]
         amateur_quantization=options.amateur_quantization,  # type: ignore[arg-type]
     )
     if reads_amateur and amateur is None and options.amateur_window is not None:
-        return Decoder(decoder.expert, decoder.tokenizer, Window(decoder.expert, options.amateur_window))
+        part = Window(decoder.expert, options.amateur_window)
+        return Decoder(decoder.expert, decoder.tokenizer, part, runner=decoder.runner)
     return decoder
 
 

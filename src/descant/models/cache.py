@@ -46,6 +46,8 @@ class RaggedLayer(CacheLayerMixin):
     def __init__(self, owner: "RaggedCache") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.owner = owner
+        self._slots: tuple[Tensor, Tensor]
+        self._slots_of: tuple[int, int] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers: shapes and dtype are known once the first keys arrive."""
@@ -68,16 +70,24 @@ class RaggedLayer(CacheLayerMixin):
         assert self.keys is not None
         assert self.values is not None
         place = self.owner.placement
-        rows = slice(place.first_row, place.first_row + place.rows)
+        keys, values = self.slots(place.first_row, place.rows)
         if place.uniform:
-            span = slice(place.start, place.start + place.count)
-            self.keys[rows, :, span] = key_states
-            self.values[rows, :, span] = value_states
+            keys.narrow(2, place.start, place.count).copy_(key_states)
+            values.narrow(2, place.start, place.count).copy_(value_states)
         else:
             index = self.owner.row_index
-            self.keys[index, :, place.positions] = key_states.transpose(1, 2)
-            self.values[index, :, place.positions] = value_states.transpose(1, 2)
-        return self.keys[rows, :, : place.view], self.values[rows, :, : place.view]
+            keys[index, :, place.positions] = key_states.transpose(1, 2)
+            values[index, :, place.positions] = value_states.transpose(1, 2)
+        return keys.narrow(2, 0, place.view), values.narrow(2, 0, place.view)
+
+    def slots(self, first_row: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values of consecutive slots; the same views again until the buffers change."""
+        if self._slots_of != (first_row, rows):
+            assert self.keys is not None
+            assert self.values is not None
+            self._slots = self.keys.narrow(0, first_row, rows), self.values.narrow(0, first_row, rows)
+            self._slots_of = (first_row, rows)
+        return self._slots
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the width of the view and its offset, for models that build a mask or bias themselves."""
@@ -100,6 +110,7 @@ class RaggedLayer(CacheLayerMixin):
             kept_rows, kept = min(rows, old.shape[0]), min(capacity, old.shape[2])
             new[:kept_rows, :, :kept] = old[:kept_rows, :, :kept]
             setattr(self, name, new)
+        self._slots_of = None
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Copy `length` positions of rows `sources` to rows `targets`."""
@@ -130,6 +141,8 @@ class RaggedCache(Cache):
         self.device = torch.device("cpu")
         self.placement: Placement
         self.row_index: Tensor
+        self._buffers: list[Tensor] = []
+        self._buffers_of: tuple[int, int] | None = None
         super().__init__(layers=[RaggedLayer(self) for _ in range(layers)])
 
     def plan(self, rows: int, length: int, beside: "Sequence[RaggedCache]") -> None:
@@ -150,13 +163,29 @@ class RaggedCache(Cache):
         self._grow(len(self.lengths), place.view)
         self.placement = place
         if not place.uniform:
-            self.row_index = torch.arange(first_row, first_row + place.rows, device=device)[:, None]
+            self.row_index = torch.arange(place.rows, device=device)[:, None]
         return place
 
     def commit(self, counts: Sequence[int]) -> None:
         """Lengthen the rows of the last placement by the tokens that were real."""
-        for row, count in enumerate(counts, start=self.placement.first_row):
+        self.advance(self.placement.first_row, counts)
+
+    def advance(self, first_row: int, counts: Sequence[int]) -> None:
+        """Lengthen consecutive rows."""
+        for row, count in enumerate(counts, start=first_row):
             self.lengths[row] += count
+
+    def buffers(self, first_row: int, rows: int, length: int) -> list[Tensor]:
+        """Make room for `length` positions in consecutive slots, used or not, and return their buffers.
+
+        Keys `[rows, heads, capacity, head_dim]` of all layers, then values. Empty before the first keys.
+        """
+        self._grow(max(first_row + rows, len(self.lengths)), length)
+        if self._buffers_of != (first_row, rows):
+            slots = [layer.slots(first_row, rows) for layer in self._allocated()]
+            self._buffers = [keys for keys, _ in slots] + [values for _, values in slots]
+            self._buffers_of = (first_row, rows) if slots else None
+        return self._buffers
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Make old row `rows[i]` the new row i; only rows that change place are copied."""
@@ -209,6 +238,7 @@ class RaggedCache(Cache):
         if self.layer_bytes:
             self.check_fits(new_rows, new_length)
         self.capacity_rows, self.capacity = new_rows, new_length
+        self._buffers_of = None
         for layer in self._allocated():  # one layer at a time: the peak is one layer above the new size
             layer.resize(new_rows, new_length)
 

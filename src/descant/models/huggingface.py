@@ -13,6 +13,7 @@ from descant.errors import OutOfMemoryError
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 from descant.models.cache import Placement, RaggedCache
+from descant.models.runner import Runner
 from descant.types import TokenIds
 
 _BLOOM = threading.Lock()
@@ -25,10 +26,13 @@ class RaggedModel(LanguageModel):
     ----------
     architecture
         The inspected model; its weights are shared and not changed.
+    runner
+        How passes run; shared by all models over the same weights. Default: eagerly.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, runner: Runner | None = None) -> None:
         self.architecture = architecture
+        self.runner = runner or Runner(architecture, "eager")
         self.model = architecture.model
         self.width = architecture.width
         self.device = architecture.model.device
@@ -36,7 +40,8 @@ class RaggedModel(LanguageModel):
         self.cache = RaggedCache(architecture.layers)
         self._zeros = torch.zeros(1, 1, 1, 0)
         config = architecture.model.config.get_text_config()
-        self._plain_prefill = config._attn_implementation == "sdpa" and set(architecture.windows.values()) == {None}
+        self._alibi_from_mask = architecture.model.config.model_type == "bloom"
+        self._plain = config._attn_implementation == "sdpa" and set(architecture.windows.values()) == {None}
 
     @property
     def lengths(self) -> Sequence[int]:
@@ -72,7 +77,11 @@ class RaggedModel(LanguageModel):
     ) -> list[Float[Tensor, "rows keep vocab"]]:
         """Do what `forward` does, and return the logits of early exits from the same pass after the model's own."""
         counts = [len(row) for row in tokens]
-        device = self.model.device
+        if not exits:
+            logits = self._run_compiled(tokens, counts, keep, first_row)
+            if logits is not None:
+                return [logits]
+        device = self.device
         place = self.cache.place(first_row, counts, device)
         ids = padded(tokens, counts, device)
         with head_reads(self.architecture, counts, keep, exits), self._own_bias(place):
@@ -100,10 +109,37 @@ class RaggedModel(LanguageModel):
             return place.positions
         return place.positions.clamp(max=self.context - 1)
 
+    def _run_compiled(
+        self, tokens: Sequence[Sequence[int]], counts: Sequence[int], keep: int, first_row: int
+    ) -> Float[Tensor, "rows keep vocab"] | None:
+        """Run a pass through compiled code; None if there is none for it.
+
+        Rows and tokens are padded to the shape that was compiled. A padded token is written beyond its row's end, a
+        padded row into a free slot or beyond the end of the row that has it, where everything is stale.
+        """
+        if torch.is_grad_enabled() or not self.cache.layer_bytes:
+            return None
+        found = self.runner.find(len(counts), max(counts), keep)
+        if found is None:
+            return None
+        bucket, step = found
+        spare = bucket.rows - len(counts)
+        starts = self.cache.lengths[first_row : first_row + bucket.rows]
+        starts += [0] * (bucket.rows - len(starts))
+        try:
+            buffers = self.cache.buffers(first_row, bucket.rows, max(starts) + bucket.tokens)
+        except OutOfMemoryError:  # the padding does not fit; the pass alone may
+            return None
+        ids = [[*row, *([0] * (bucket.tokens - len(row)))] for row in tokens]
+        ids += [[0] * bucket.tokens] * spare
+        logits = step(torch.tensor(ids), torch.tensor(starts), torch.tensor([*counts, *([1] * spare)]), buffers)
+        self.cache.advance(first_row, counts)
+        return logits[: len(counts), bucket.keep - keep :]
+
     def _masks(self, place: Placement) -> Tensor | dict[str, Tensor] | None:
         windows = self.architecture.windows
-        if self._plain_prefill and place.uniform and place.start == 0 and place.count > 1:
-            return None  # plainly causal: the model says so to its attention kernel, which then skips half the work
+        if self._plain and place.uniform and (place.count == 1 or place.start == 0):
+            return None  # all is visible, or plainly causal: the attention kernel does less for no mask than for zeros
         built: dict[int | None, Tensor] = {}
         for window in windows.values():
             if window not in built:
@@ -141,7 +177,7 @@ class RaggedModel(LanguageModel):
     @contextmanager
     def _own_bias(self, place: Placement) -> Iterator[None]:
         """Give BLOOM its ALiBi over the view: it derives the bias from a padding mask, which ragged rows have not."""
-        if self.model.config.model_type != "bloom":
+        if not self._alibi_from_mask:
             yield
             return
         base: Any = self.model.base_model

@@ -1,0 +1,180 @@
+"""How a forward pass runs: eagerly, or through code compiled for its shape.
+
+A decode pass (few tokens a row) of a small model is mostly dispatch: compiled it takes a third of the time or less.
+One `Runner` belongs to one model and outlives its caches, so what is compiled or loaded once serves every call.
+"""
+
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from descant.errors import SettingsError
+from descant.models import artefacts
+from descant.models.architecture import Architecture
+from descant.models.artefacts import CompiledStep
+from descant.models.step import Bucket
+
+RunnerName = Literal["auto", "eager", "compiled"]
+"""`"compiled"` compiles a shape when it first meets it. `"auto"` takes what is on disk, and compiles nothing unasked:
+a compilation takes longer than most texts, and on the cores that decode. See `Runner.warm_up`."""
+
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+TOKEN_BUCKETS = (1, 2, 3, 5, 9)
+"""Shapes that are compiled: one token, two and three for an amateur that catches up, and 4 or 8 drafts."""
+
+_PATIENCE = 4
+"""Passes of a bucket before `"auto"` looks for its artefact: loading one takes about that long."""
+
+_log = logging.getLogger(__name__)
+
+
+class Runner:
+    """Compiled decode passes of one model, by their shape.
+
+    Parameters
+    ----------
+    architecture
+        The model.
+    mode
+        `"auto"`, `"eager"` or `"compiled"`.
+    folder
+        Where artefacts are kept; default: see `artefacts.cache_folder`.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such mode.
+    """
+
+    def __init__(self, architecture: Architecture, mode: RunnerName = "auto", folder: Path | None = None) -> None:
+        if mode not in get_args(RunnerName):
+            raise SettingsError(f"there is no runner {mode!r}; choose {', '.join(map(repr, get_args(RunnerName)))}")
+        self.architecture = architecture
+        self.mode = mode
+        self._folder = folder
+        self._steps: dict[Bucket, CompiledStep | None] = {}  # None: stays eager
+        self._passes: dict[Bucket, int] = {}
+        self._key = ""
+        self._broken = False
+        self._able = mode != "eager" and _compilable(architecture)
+        self._lock = threading.Lock()
+
+    def find(self, rows: int, tokens: int, keep: int) -> tuple[Bucket, CompiledStep] | None:
+        """Return the compiled pass for a shape and what to pad to, or None if the pass is to run eagerly.
+
+        Parameters
+        ----------
+        rows, tokens, keep
+            The pass: its rows, the most new tokens of any, and for how many last tokens logits are wanted.
+        """
+        bucket = bucket_of(rows, tokens, keep) if self._able else None
+        if bucket is None:
+            return None
+        if bucket not in self._steps:
+            if self.mode == "auto":
+                self._passes[bucket] = self._passes.get(bucket, 0) + 1
+                if self._passes[bucket] <= _PATIENCE:
+                    return None
+            self._prepare(bucket, compiling=self.mode == "compiled")
+        step = self._steps[bucket]
+        return None if step is None else (bucket, step)
+
+    def warm_up(self, rows: Sequence[int] = (1,), tokens: Sequence[int] = (1,), *, every: bool = True) -> bool:
+        """Load or compile the passes of some shapes now; return whether all of them will run compiled.
+
+        Parameters
+        ----------
+        rows, tokens
+            Rows of a pass and new tokens of each; every combination is made ready.
+        every
+            Whether logits of all new tokens are wanted (a verification of drafts), or of each row's last.
+        """
+        ready = self._able
+        for count in rows if self._able else ():
+            for length in tokens:
+                bucket = bucket_of(count, length, length if every else 1)
+                if bucket is None:
+                    ready = False
+                    continue
+                if self._steps.get(bucket) is None:
+                    self._prepare(bucket, compiling=True)
+                ready = ready and self._steps[bucket] is not None
+        return ready
+
+    def _prepare(self, bucket: Bucket, *, compiling: bool) -> None:
+        """Load the artefact of a bucket, or compile it if allowed. After a failure it stays eager, with one warning."""
+        with self._lock:
+            if self._steps.get(bucket) is not None:
+                return
+            step = None
+            try:
+                step = self._load(bucket)
+                if step is None and compiling and not self._broken:
+                    step = self._compile(bucket)
+            except Exception as error:  # whatever a compiler raises, or a folder: decoding goes on without it
+                self._broken = True
+                _log.debug("compilation for %s failed", bucket, exc_info=error)
+                warnings.warn(
+                    f"{type(self.architecture.model).__name__} is not compiled and runs eagerly: {_line(error)}; "
+                    'runner="eager" leaves the attempt out',
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self._steps[bucket] = step
+
+    def _load(self, bucket: Bucket) -> CompiledStep | None:
+        path = self._path(bucket)
+        if not path.is_file():
+            return None
+        try:
+            return CompiledStep(path, self.architecture)
+        except Exception as error:  # a damaged file: torch's zip reader and the dynamic linker each have their own
+            _log.warning("the artefact %s is damaged or foreign and is ignored: %s", path, _line(error))
+            return None
+
+    def _compile(self, bucket: Bucket) -> CompiledStep:
+        from descant.models.probe import check_step, find_layout  # which run eager passes, and so import the model
+
+        if artefacts.find_compiler() is None:
+            raise RuntimeError("there is no C++ compiler (g++ or clang++; CXX names another)")
+        name = type(self.architecture.model).__name__
+        _log.info("compiling a decode pass of %s for %s", name, bucket)
+        start = time.perf_counter()
+        path = self._path(bucket)
+        step = artefacts.compile_step(
+            self.architecture,
+            find_layout(self.architecture),
+            bucket,
+            path,
+            lambda compiled: check_step(self.architecture, bucket, compiled),
+        )
+        _log.info("compiled %s for %s in %.1f s: %s", name, bucket, time.perf_counter() - start, path)
+        return step
+
+    def _path(self, bucket: Bucket) -> Path:
+        if not self._key:
+            self._key = artefacts.fingerprint(self.architecture)
+        return artefacts.artefact_path(self._folder or artefacts.cache_folder(), self._key, bucket)
+
+
+def bucket_of(rows: int, tokens: int, keep: int) -> Bucket | None:
+    """Return the smallest bucket that holds a pass, or None."""
+    wide = next((bucket for bucket in ROW_BUCKETS if bucket >= rows), None)
+    long = next((bucket for bucket in TOKEN_BUCKETS if bucket >= max(tokens, keep)), None)
+    return None if wide is None or long is None else Bucket(wide, long, every=keep > 1)
+
+
+def _compilable(architecture: Architecture) -> bool:
+    """Tell whether the passes of a model can be compiled at all."""
+    model = architecture.model
+    # BLOOM's bias is patched into its module for each pass.
+    return architecture.cache == "ragged" and model.device.type == "cpu" and model.config.model_type != "bloom"
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error's message, or its name."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
