@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from descant.errors import SettingsError
+from descant.errors import SettingsError, UnsupportedModelError
 from descant.models.swapping import Layer, ReplacedLinear, Unsuitable, replace_linears
 
 Scheme = Literal["int8", "int4"]
@@ -133,7 +133,7 @@ def quantize(model: PreTrainedModel, scheme: Scheme) -> Quantization:
     Parameters
     ----------
     model
-        On the CPU, in bfloat16 or float32 (layers of other dtypes are left alone). Mutates.
+        On the CPU, in bfloat16: in float32 PyTorch's kernels are its slow references. Mutates.
     scheme
         `"int8"` or `"int4"`.
 
@@ -142,15 +142,20 @@ def quantize(model: PreTrainedModel, scheme: Scheme) -> Quantization:
     SettingsError
         If there is no such scheme.
     UnsupportedModelError
-        If the model is not on the CPU.
+        If the model is not on the CPU, or not in bfloat16.
     """
     if scheme not in ("int8", "int4"):
         raise SettingsError(f'there is no quantization {scheme!r}; choose "int8", "int4" or None')
+    if model.dtype != torch.bfloat16:
+        raise UnsupportedModelError(
+            f"quantised kernels are fast in bfloat16 only and {type(model).__name__} is in {model.dtype}; load it with "
+            'dtype="bfloat16"'
+        )
     before: dict[str, int] = {}
 
     def make(layer: Layer) -> nn.Module:
-        if layer.weight.dtype not in (torch.bfloat16, torch.float32):
-            raise Unsuitable(f"{layer.weight.dtype} has no quantised kernel")
+        if layer.weight.dtype != torch.bfloat16:
+            raise Unsuitable(f"its weights are {layer.weight.dtype}")
         before[layer.name] = layer.weight.nbytes
         group = _group(layer) if scheme == "int4" and layer.name != head else None
         return Int8Linear(layer) if group is None else Int4Linear(layer, group)
