@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from descant.distribution import process
+from descant.distribution import logprobs, process
 from descant.errors import DecodingError
 from descant.models.sources import Sources
 from descant.processors.base import History, Processor
@@ -40,13 +40,13 @@ def score_continuations(
     block = max(1, _ENTRIES // (len(pairs) * max(sources.width, longest)))
     if not all(model.continues_in_blocks for model in sources.models):
         block = longest  # further blocks would be read token by token
-    logprobs: list[list[float]] = [[] for _ in pairs]
+    scored: list[list[float]] = [[] for _ in pairs]
     active = list(range(len(pairs)))
     while active:
         spans = []
         for pair in active:
             prompt, end = pairs[pair]
-            start = len(logprobs[pair])
+            start = len(scored[pair])
             spans.append((len(prompt) + start, len(prompt) + min(len(end), start + block)))
         keep = max(stop - start for start, stop in spans)
         texts = [[*pairs[pair][0], *pairs[pair][1]] for pair in active]
@@ -56,15 +56,16 @@ def score_continuations(
         for place, (pair, text, (start, stop)) in enumerate(zip(active, texts, spans, strict=True)):
             logits = {name: values[place, -(stop - start) :] for name, values in read.items()}
             history = _history(text, len(pairs[pair][0]), start, stop, sources.device) if processors else None
-            scores, total = process(processors, history, scoring(logits), logits["expert"])
+            scores = process(processors, history, scoring(logits), logits["expert"])
             ids = torch.tensor(text[start:stop], device=sources.device)
-            _check(total.tolist(), start - len(pairs[pair][0]))
-            logprobs[pair] += (scores.gather(-1, ids[:, None])[:, 0] - total).tolist()
-        unfinished = [place for place, pair in enumerate(active) if len(logprobs[pair]) < len(pairs[pair][1])]
+            new = logprobs(scores, ids).tolist()
+            _check(new, start - len(pairs[pair][0]))
+            scored[pair] += new
+        unfinished = [place for place, pair in enumerate(active) if len(scored[pair]) < len(pairs[pair][1])]
         if len(unfinished) < len(active):
             sources.keep_rows(unfinished)
             active = [active[place] for place in unfinished]
-    return [Score(end, values) for (_, end), values in zip(pairs, logprobs, strict=True)]
+    return [Score(end, values) for (_, end), values in zip(pairs, scored, strict=True)]
 
 
 def _history(text: Sequence[int], prompt_length: int, start: int, stop: int, device: torch.device) -> History:
@@ -77,10 +78,10 @@ def _history(text: Sequence[int], prompt_length: int, start: int, stop: int, dev
     )
 
 
-def _check(totals: Sequence[float], place: int) -> None:
+def _check(values: Sequence[float], place: int) -> None:
     """Raise if a position has no distribution; the first is number `place` of its continuation."""
-    for number, total in enumerate(totals, start=place):
-        if not math.isfinite(total):
+    for number, value in enumerate(values, start=place):
+        if math.isnan(value):
             raise DecodingError(
                 f"the scores at token {number} of a continuation are not finite numbers: the checkpoint is damaged or "
                 'overflows its dtype (try dtype="float32"), or the processors forbid every token'

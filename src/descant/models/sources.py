@@ -113,6 +113,19 @@ class Sources:
         """
         return {name: self._prepare(self._read(name, texts, keep)) for name in names}
 
+    def draft(self, name: str, texts: Sequence[Sequence[int]], count: int) -> tuple[Logits, Tensor] | None:
+        """Have a source that holds rows read the texts and follow them, as `LanguageModel.draft` does.
+
+        Drafts may lie beyond the common vocabulary.
+        """
+        model = self.model(name)
+        unread = [text[length:] for length, text in zip(model.lengths, texts, strict=True)]
+        found = model.draft(unread, count)
+        if found is None:
+            return None
+        logits, ids = found
+        return self._prepare(logits), ids
+
     def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
         if name == "expert" and self._exits:
             return self._read_expert_and_exits(texts, keep)
@@ -140,7 +153,7 @@ class Sources:
         missing = self.width - logits.shape[-1]
         if missing > 0:  # a draft model's vocabulary may be smaller: it never proposes the rest
             return torch.nn.functional.pad(logits, (0, missing), value=-math.inf)
-        return logits[..., : self.width]
+        return logits[..., : self.width] if missing else logits
 
 
 def _read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:

@@ -115,11 +115,28 @@ class Contrastive(Scoring):
         expert, amateur = (logits[name].reshape(-1, logits[name].shape[-1]) for name in self.sources)
         if self.amateur_temperature != 1 and self.normalization == "renormalized":
             amateur = amateur / self.amateur_temperature
-        blocks = Blocks(expert) if is_wide(expert) else None
+        scores = self._score_wide(expert, amateur) if is_wide(expert) else self._score(expert, amateur)
+        return scores.view(logits["expert"].shape)
+
+    def _score(self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
+        if self.beta is not None:
+            contrast = self._extrapolate(expert, amateur, amateur.amax(-1, keepdim=True) + _IMPOSSIBLE)
+        else:
+            contrast = self._difference(expert.log_softmax(-1), amateur.log_softmax(-1))
+        return contrast.masked_fill_(expert < self._threshold(expert), -math.inf)
+
+    def _score_wide(
+        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"]
+    ) -> Float[Tensor, "n vocab"]:
+        """Do what `_score` does, looking only at the tokens of the head where they are few."""
+        blocks = Blocks(expert)
         threshold = self._threshold(expert, blocks)
-        levels = self._levels(expert, amateur, blocks)
-        places = blocks.places_from(threshold) if blocks is not None else None
+        if self.beta is not None:
+            levels = [amateur.amax(-1, keepdim=True) + _IMPOSSIBLE]
+        else:
+            levels = [blocks.log_total()[:, None], log_total(amateur)[:, None]]
         scores = torch.full_like(expert, -math.inf, memory_format=torch.contiguous_format)
+        places = blocks.places_from(threshold)
         if places is None:
             for part in in_parts(expert):
                 contrast = self._contrast(*(x[part] for x in (expert, amateur, *levels)))
@@ -127,7 +144,7 @@ class Contrastive(Scoring):
         else:
             of_row = (level.take(places // expert.shape[-1]) for level in levels)
             scores.view(-1)[places] = self._contrast(expert.take(places), amateur.take(places), *of_row)
-        return scores.view(logits["expert"].shape)
+        return scores
 
     def head(self, expert: Logits) -> Bool[Tensor, "*positions vocab"]:
         """Tell which tokens the expert finds plausible enough to be chosen.
@@ -145,30 +162,28 @@ class Contrastive(Scoring):
         return ~(expert < self._threshold(expert))
 
     def settled(self, expert: Logits) -> Mask:
-        return self.head(expert).sum(-1) == 1
+        return (expert >= self._threshold(expert)).sum(-1) == 1
 
     @property
     def skips_settled(self) -> bool | None:
         return self.selective
 
-    def _levels(
-        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"], blocks: Blocks | None
-    ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
-        """Return what each position's logits are compared with: their totals, in the β form the amateur's floor."""
+    def _contrast(self, expert: Tensor, amateur: Tensor, *levels: Tensor) -> Tensor:
+        """Return the formula's values of some tokens: `levels` are the totals of both, or in the β form the floor."""
         if self.beta is not None:
-            floor = amateur.amax(-1, keepdim=True) + _IMPOSSIBLE
-            return floor, floor
-        total = blocks.log_total() if blocks is not None else log_total(expert)
-        return total[:, None], log_total(amateur)[:, None]
+            return self._extrapolate(expert, amateur, *levels)
+        return self._difference(expert - levels[0], amateur - levels[1])
 
-    def _contrast(self, expert: Tensor, amateur: Tensor, expert_level: Tensor, amateur_level: Tensor) -> Tensor:
-        """Return the formula's values, token by token, as if all were in the head."""
-        if self.beta is not None:
-            return ((1 + self.beta) * expert).sub_(torch.maximum(amateur, amateur_level), alpha=self.beta)
-        log_probs = amateur - amateur_level
+    def _difference(self, expert: Tensor, amateur: Tensor) -> Tensor:
+        """Return the difference of log-probabilities, which are overwritten."""
         if self.normalization == "released":
-            log_probs /= self.amateur_temperature
-        return (expert - expert_level).sub_(log_probs.clamp_(min=_IMPOSSIBLE))
+            amateur /= self.amateur_temperature
+        return expert.sub_(amateur.clamp_(min=_IMPOSSIBLE))
+
+    def _extrapolate(self, expert: Tensor, amateur: Tensor, floor: Tensor) -> Tensor:
+        """Return the β form of logits."""
+        assert self.beta is not None
+        return ((1 + self.beta) * expert).sub_(torch.maximum(amateur, floor), alpha=self.beta)
 
     def _threshold(self, expert: Logits, blocks: Blocks | None = None) -> Float[Tensor, "*positions 1"]:
         """Return the least logit of the head; NaN at a position with NaN."""
