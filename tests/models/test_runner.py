@@ -177,7 +177,7 @@ def test_greedy_drafts_of_one_call_are_those_of_single_passes(folder: Path, arch
         following = tokens
         for place in range(3):
             expected = eager.forward(following)[:, 0]
-            torch.testing.assert_close(logits[:, place], expected)
+            torch.testing.assert_close(logits[:, place], expected, rtol=1e-4, atol=1e-5)  # norms are in float32
             assert ids[:, place].tolist() == expected.argmax(-1).tolist()
             following = [[token] for token in ids[:, place].tolist()]
         kept = [held + count for held, count in zip(before, read, strict=True)]
