@@ -4,10 +4,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import oracle
 import pytest
 import torch
-from architectures import build
 from torch import Tensor
 from transformers import (
     EosTokenCriteria,
@@ -20,6 +18,8 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 import descant
+import oracle
+from architectures import build
 from descant import Contrastive, Decoder, EarlyExit, PromptLookup, Sample, SettingsError
 
 EXPERT = cache(lambda: build("qwen2"))
@@ -212,8 +212,8 @@ def test_returned_dictionary() -> None:
     assert not going.all()
     only = generate(descant.likelihood, return_dict_in_generate=True)
     assert (only.scores, only.logits, only.past_key_values) == (None, None, None)
-    model = EXPERT()
-    assert model.compute_transition_scores(ours.sequences, ours.scores, normalize_logits=True).shape == (3, len(ours.scores))
+    transitions = EXPERT().compute_transition_scores(ours.sequences, ours.scores, normalize_logits=True)
+    assert transitions.shape == (3, len(ours.scores))
 
 
 def test_a_narrower_amateur_bounds_the_tokens_and_not_the_width() -> None:
@@ -232,7 +232,6 @@ def test_rows_end_with_the_context() -> None:
     assert result[:, IDS.shape[1] :].tolist() == [[*end, 0, 0][:7] for end in ends]
     with pytest.raises(SettingsError, match="lower max_new_tokens"):
         generate(descant.likelihood, model=model)
-
 
 
 @pytest.mark.parametrize(
@@ -282,6 +281,6 @@ def test_a_cache_of_the_users_is_refused() -> None:
         generate(descant.likelihood, past_key_values=DynamicCache(config=EXPERT().config))
     with pytest.raises(SettingsError, match="ask for assisted generation"):
         generate(descant.likelihood, assistant_model=AMATEUR(), input_ids=IDS[:1], attention_mask=MASK[:1])
+    embeds = EXPERT().get_input_embeddings()(IDS)
     with pytest.raises(SettingsError, match="inputs_embeds would have no effect"):
-        embeds = EXPERT().get_input_embeddings()(IDS)
         EXPERT().generate(inputs_embeds=embeds, max_new_tokens=2, custom_generate=descant.likelihood)  # type: ignore[operator]

@@ -161,4 +161,4 @@ class BatchProcessors(Processor):
         rows = list(texts)
         whole = scores.new_zeros(len(batch), scores.shape[-1])
         whole[rows] = scores
-        return self.processors(batch, whole)[rows].to(scores)
+        return self.processors(batch, whole)[rows].to(scores)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ What it cannot honour, it refuses.
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from transformers import (
     StoppingCriteriaList,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
-from transformers.generation import GenerateDecoderOnlyOutput, GenerationMode
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from descant.amateurs import Amateur
 from descant.choice import row_generator
@@ -151,8 +152,8 @@ def _given(**settings: Any) -> dict[str, Any]:
 def _arguments_of_generate() -> Mapping[str, Any]:
     """Return what `model.generate`, which is running, was called with; empty where it is not.
 
-    It hands a custom method no streamer, assistant, or word on whose cache it is, and says nothing about it: a streamer's
-    reader would wait for ever.
+    It hands a custom method no streamer, no assistant, and no word on whose cache it is, and does not say so: who reads
+    from a streamer would wait for ever.
     """
     code = inspect.unwrap(GenerationMixin.generate).__code__
     frame = inspect.currentframe()
@@ -188,7 +189,9 @@ def _refuse(config: GenerationConfig, model_kwargs: Mapping[str, Any], asked: Ma
 
 
 def _check_processors(method: Method, processors: LogitsProcessorList) -> None:
-    if isinstance(method.strategy, Speculative) and any(isinstance(entry, UnbatchedClassifierFreeGuidanceLogitsProcessor) for entry in processors):
+    if isinstance(method.strategy, Speculative) and any(
+        isinstance(entry, UnbatchedClassifierFreeGuidanceLogitsProcessor) for entry in processors
+    ):
         raise SettingsError(
             "guidance_scale keeps a cache from token to token, and speculation judges several at once; leave one out"
         )
@@ -237,7 +240,7 @@ def _eos_token_ids(criteria: StoppingCriteriaList) -> list[int]:
 def _pad(config: GenerationConfig, rows: Sequence[Row]) -> int | None:
     """Return what fills ended rows; None where they are to go on, for nothing ends one before the others."""
     if rows[0].ending.token_ids:
-        return int(config._pad_token_tensor)
+        return int(cast(Tensor, config._pad_token_tensor))
     if len({row.limit - row.prompt_length for row in rows}) > 1:
         raise SettingsError(
             "without an end of sequence rows are not padded, and some would end before others, at the end of the "
@@ -272,11 +275,12 @@ def _decode(
 def _result(columns: Columns, config: GenerationConfig) -> GenerateDecoderOnlyOutput | Tensor:
     if not config.return_dict_in_generate:
         return columns.ids
-    return GenerateDecoderOnlyOutput(
-        sequences=columns.ids,
-        scores=columns.scores if config.output_scores else None,
-        logits=columns.logits if config.output_logits else None,
-    )
+    found = {
+        "sequences": columns.ids,
+        "scores": columns.scores if config.output_scores else None,
+        "logits": columns.logits if config.output_logits else None,
+    }
+    return GenerateDecoderOnlyOutput(**found)  # type: ignore[arg-type]
 
 
 likelihood = CustomGenerate(preset("greedy"))
