@@ -353,4 +353,4 @@ def test_scoring_needs_as_many_ends_as_prompts() -> None:
     with pytest.raises(PromptError, match="no tokens"):
         DECODER.score([[3]], [[]])
     with pytest.raises(PromptError, match="longer than the context"):
-        DECODER.score([[3] * 100], [[4] * 29])
+        DECODER.score([[3] * 100], [[4] * 30])

@@ -42,10 +42,15 @@ _READ = ("attention_mask", "position_ids", "past_key_values", "cache_params", "u
 class CustomGenerate:
     """A decoding method as the `custom_generate` argument of `model.generate`.
 
-    Calling it is transformers' business. Besides `generate`'s own arguments, users give:
-
-    Parameters
+    Attributes
     ----------
+    method
+        Its parts, as a preset names them.
+
+    Notes
+    -----
+    Calling it is transformers' business. Besides its own arguments, `generate` takes:
+
     amateur
         A model with the expert's tokens, `EarlyExit(layer)`, or `Window(model, tokens)`.
     cd_alpha, cd_beta, cd_amateur_temperature, cd_candidates
@@ -53,8 +58,6 @@ class CustomGenerate:
     draft, draft_tokens, draft_confidence
         Those of `Speculative`.
 
-    Notes
-    -----
     `do_sample` decides between greedy choice and sampling. Without speculation sampling draws as transformers does, so
     that `torch.manual_seed` gives the same tokens; with it, each row has a generator that is seeded from torch's.
 
