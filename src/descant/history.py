@@ -65,7 +65,7 @@ class HistoryBuffer:
             tokens if list(rows) == list(range(len(self._lengths))) else tokens[list(rows)],
             torch.tensor(lengths, device=device),
             torch.tensor([self._prompt_lengths[row] for row in rows], device=device),
-            [self._batch_rows[row] for row in rows],
+            torch.tensor([self._batch_rows[row] for row in rows], device=device),
         )
 
     def _resize(self, rows: int, width: int, device: torch.device) -> None:

@@ -140,13 +140,14 @@ class BatchProcessors(Processor):
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         assert history.batch_rows is not None
+        batch_rows = history.batch_rows.tolist()
         starts, ends = history.prompt_lengths.tolist(), history.lengths.tolist()
         by_length: dict[int, list[int]] = {}
         for position, (start, end) in enumerate(zip(starts, ends, strict=True)):
             by_length.setdefault(end - start, []).append(position)
         processed = torch.empty_like(scores)
         for new, positions in by_length.items():
-            rows = [history.batch_rows[position] for position in positions]
+            rows = [batch_rows[position] for position in positions]
             texts = {
                 row: history.tokens[position, starts[position] : ends[position]].tolist()
                 for row, position in zip(rows, positions, strict=True)

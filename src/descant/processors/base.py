@@ -1,7 +1,6 @@
 """What a processor is: history and scores in, scores out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int64
@@ -31,7 +30,7 @@ class History:
     tokens: Int64[Tensor, "n width"]
     lengths: Int64[Tensor, " n"]
     prompt_lengths: Int64[Tensor, " n"]
-    batch_rows: Sequence[int] | None = None
+    batch_rows: Int64[Tensor, " n"] | None = None
 
 
 class Processor(ABC):
