@@ -22,6 +22,15 @@ if TYPE_CHECKING:
         UsageError,
         VocabularyError,
     )
+    from descant.integrations.logits_processor import ContrastiveLogitsProcessor
+    from descant.integrations.transformers_generate import (
+        contrastive,
+        contrastive_beta,
+        likelihood,
+        prompt_lookup,
+        speculative,
+        speculative_contrastive,
+    )
     from descant.processors import (
         BadWords,
         Epsilon,
@@ -50,6 +59,7 @@ __all__ = [
     "BadWords",
     "Candidate",
     "Contrastive",
+    "ContrastiveLogitsProcessor",
     "Decoder",
     "DecodingError",
     "DescantError",
@@ -89,6 +99,12 @@ __all__ = [
     "UsageError",
     "VocabularyError",
     "Window",
+    "contrastive",
+    "contrastive_beta",
+    "likelihood",
+    "prompt_lookup",
+    "speculative",
+    "speculative_contrastive",
 ]
 
 _HOMES = {
@@ -104,6 +120,13 @@ _HOMES = {
     "UnsupportedModelError": "errors",
     "UsageError": "errors",
     "VocabularyError": "errors",
+    "ContrastiveLogitsProcessor": "integrations.logits_processor",
+    "contrastive": "integrations.transformers_generate",
+    "contrastive_beta": "integrations.transformers_generate",
+    "likelihood": "integrations.transformers_generate",
+    "prompt_lookup": "integrations.transformers_generate",
+    "speculative": "integrations.transformers_generate",
+    "speculative_contrastive": "integrations.transformers_generate",
     "BadWords": "processors",
     "Epsilon": "processors",
     "Eta": "processors",

@@ -11,7 +11,7 @@ iterates over tokens.
 import math
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -94,6 +94,8 @@ class Engine:
         How many of the most probable tokens each step records.
     trace
         Text of a token by itself, if each step is to record why its token was chosen; else None.
+    observe
+        Told of each token: its row, and of its position the scores and the expert's logits, `[vocab]` each.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Engine:
         max_rows: int,
         top_logprobs: int = 0,
         trace: TraceText | None = None,
+        observe: Callable[[Row, Tensor, Tensor], None] | None = None,
     ) -> None:
         self.sources = sources
         self.method = method
@@ -112,6 +115,7 @@ class Engine:
         self.max_rows = max_rows
         self.top_logprobs = top_logprobs
         self.trace = trace
+        self.observe = observe
         self.rows: list[Row] = []
         self.waiting: deque[Row] = deque()
         self._history = HistoryBuffer() if method.processors else None
@@ -141,12 +145,12 @@ class Engine:
         """Queue rows; they join at the next step, while there is room."""
         self.waiting.extend(row for row in rows if row.finish_reason is None)
 
-    def cancel(self) -> list[Row]:
-        """End every row where it stands, and return them."""
-        ended = [*self.rows, *self.waiting]
+    def cancel(self, rows: Collection[Row] | None = None) -> list[Row]:
+        """End rows where they stand, all unless some are named, and return them."""
+        ended = [row for row in (*self.rows, *self.waiting) if rows is None or row in rows]
         for row in ended:
             row.finish("cancelled")
-        self.waiting.clear()
+        self.waiting = deque(row for row in self.waiting if row.finish_reason is None)
         self._retire()
         return ended
 
@@ -290,6 +294,9 @@ class Engine:
     def _record(self, judged: _Judged, ids: Chosen, positions: Sequence[int]) -> None:
         """Keep what was asked for beside the tokens of some positions."""
         rows = [self.rows[judged.rows[position]] for position in positions]
+        if self.observe is not None:
+            for row, position in zip(rows, positions, strict=True):
+                self.observe(row, judged.scores[position], judged.logits["expert"][position])
         if self.top_logprobs:
             best, best_logprobs = choice.top(judged.scores[positions], self.top_logprobs)
             for row, row_ids, row_logprobs in zip(rows, best.tolist(), best_logprobs.tolist(), strict=True):
@@ -310,7 +317,8 @@ class Engine:
         self.sources.add_rows(len(joining))
         self.sources.reserve(len(self.rows), max(row.limit for row in self.rows))
         if self._history is not None:
-            self._history.add_rows([row.tokens for row in joining], self.sources.device)
+            texts, places = [row.tokens for row in joining], [row.index for row in joining]
+            self._history.add_rows(texts, places, self.sources.device)
 
     def _retire(self) -> None:
         kept = [place for place, row in enumerate(self.rows) if row.finish_reason is None]

@@ -181,12 +181,15 @@ class Score(float):
     logprobs
         The log-probability of each given what precedes it; they add up to the score. −inf where a method does not
         allow the token.
+    greedy
+        Whether each is the one with the best score: greedy decoding would write this continuation.
     """
 
     token_ids: list[int]
     logprobs: list[float]
+    greedy: bool
 
-    def __new__(cls, token_ids: Sequence[int], logprobs: Sequence[float]) -> "Score":
+    def __new__(cls, token_ids: Sequence[int], logprobs: Sequence[float], *, greedy: bool) -> "Score":
         score = super().__new__(cls, sum(logprobs))
-        score.token_ids, score.logprobs = list(token_ids), list(logprobs)
+        score.token_ids, score.logprobs, score.greedy = list(token_ids), list(logprobs), greedy
         return score

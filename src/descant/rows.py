@@ -54,7 +54,7 @@ class TextFollower:
         self.matched = matched is not None
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """The mutable state of one row, from its prompt to its end.
 

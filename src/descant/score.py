@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
+from descant import choice
 from descant.distribution import logprobs, process
 from descant.errors import DecodingError
 from descant.models.sources import Sources
@@ -34,13 +35,14 @@ def score_continuations(
     pairs
         Prompts and continuations, each of one token at least.
     """
-    longest = max(len(prompt) + len(end) for prompt, end in pairs)
+    longest = max(len(prompt) + len(end) - 1 for prompt, end in pairs)  # the last token is not read
     sources.reserve(len(pairs), longest)
     sources.add_rows(len(pairs))
     block = max(1, _ENTRIES // (len(pairs) * max(sources.width, longest)))
     if not all(model.continues_in_blocks for model in sources.models):
         block = longest  # further blocks would be read token by token
     scored: list[list[float]] = [[] for _ in pairs]
+    greedy = [True] * len(pairs)
     active = list(range(len(pairs)))
     while active:
         spans = []
@@ -61,11 +63,13 @@ def score_continuations(
             new = logprobs(scores, ids).tolist()
             _check(new, start - len(pairs[pair][0]))
             scored[pair] += new
+            greedy[pair] &= bool((choice.argmax(scores) == ids).all())
         unfinished = [place for place, pair in enumerate(active) if len(scored[pair]) < len(pairs[pair][1])]
         if len(unfinished) < len(active):
             sources.keep_rows(unfinished)
             active = [active[place] for place in unfinished]
-    return [Score(end, values) for (_, end), values in zip(pairs, scored, strict=True)]
+    found = zip(pairs, scored, greedy, strict=True)
+    return [Score(end, values, greedy=best) for (_, end), values, best in found]
 
 
 def _history(text: Sequence[int], prompt_length: int, start: int, stop: int, device: torch.device) -> History:
