@@ -3,25 +3,18 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from descant.blocks import Blocks, in_parts, is_wide, log_total
-from descant.checks import flag, kept, number, shown, whole
+from descant.checks import flag, kept, number, plausibility, shown, whole
 from descant.errors import SettingsError
 from descant.scoring.base import Scoring
+from descant.scoring.measures import IMPOSSIBLE
 from descant.types import Logits, Mask
-
-_IMPOSSIBLE = -1e4
-"""The log-probability of a token to which the amateur gives none.
-
-Lower than finite logits lead to in practice, so that such a token beats every other of the head, as the
-formula has it; and near enough to 0 that the expert still decides between two of them, in float32 and after
-division by a small temperature too.
-"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Contrastive(Scoring):
     head. If a position's logits hold NaN, so do its scores.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("expert", "amateur")
+    sources = ("expert", "amateur")
 
     alpha: float = 0.1
     beta: float | None = None
@@ -80,12 +73,7 @@ class Contrastive(Scoring):
         keep = kept("Contrastive", self.min_tokens_to_keep)
         checked: dict[str, Any] = {
             "min_tokens_to_keep": keep,
-            "alpha": number(
-                "Contrastive.alpha",
-                self.alpha,
-                lambda x: 0 < x <= 1,
-                "use a number above 0 and at most 1 (0.1 is usual, 1 is greedy decoding)",
-            ),
+            "alpha": plausibility("Contrastive.alpha", self.alpha),
             "amateur_temperature": number(
                 "Contrastive.amateur_temperature",
                 self.amateur_temperature,
@@ -156,7 +144,7 @@ class Contrastive(Scoring):
     ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
         """Return what each position's logits are compared with: their totals, in the β form the amateur's floor."""
         if self.beta is not None:
-            floor = amateur.amax(-1, keepdim=True) + _IMPOSSIBLE
+            floor = amateur.amax(-1, keepdim=True) + IMPOSSIBLE
             return floor, floor
         total = blocks.log_total() if blocks is not None else log_total(expert)
         return total[:, None], log_total(amateur)[:, None]
@@ -168,7 +156,7 @@ class Contrastive(Scoring):
         log_probs = amateur - amateur_level
         if self.normalization == "released":
             log_probs /= self.amateur_temperature
-        return (expert - expert_level).sub_(log_probs.clamp_(min=_IMPOSSIBLE))
+        return (expert - expert_level).sub_(log_probs.clamp_(min=IMPOSSIBLE))
 
     def _threshold(self, expert: Logits, blocks: Blocks | None = None) -> Float[Tensor, "*positions 1"]:
         """Return the least logit of the head; NaN at a position with NaN."""
