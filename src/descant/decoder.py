@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, EarlyExit, OtherPrompt, Window
+from descant.amateurs import Amateur, EarlyExit, Window
 from descant.checks import shown
 from descant.choice import row_generator
 from descant.describe import describe
@@ -16,7 +16,6 @@ from descant.engine import Engine, Method
 from descant.errors import DescantError, SettingsError
 from descant.models import RunnerName
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
-from descant.models.swapping import linear_forms
 from descant.opening import Models
 from descant.options import Options, check_batch_size, check_scoring, list_processors
 from descant.other_prompts import OtherPrompts, bound, encode_other_prompts
@@ -30,6 +29,7 @@ from descant.prompts import (
     encode_prompts,
     require_tokenizer,
 )
+from descant.record import describe_model
 from descant.results import Output, Piece, Score
 from descant.rows import Ending, Row, TextFollower
 from descant.run import Run
@@ -475,13 +475,13 @@ class Decoder:
             "seed": seed,
             "runner": self.runner,
             "eos_token_ids": list(self.eos_token_ids),
-            "expert": _describe_model(self.expert),
-            "amateur": _describe_model(self.amateur) if "amateur" in read else None,
-            "sources": {name: _describe_model(self.sources[name]) for name in self.sources if name in read},
+            "expert": describe_model(self.expert),
+            "amateur": describe_model(self.amateur) if "amateur" in read else None,
+            "sources": {name: describe_model(self.sources[name]) for name in self.sources if name in read},
         }
 
     def _describe_draft(self, draft: Any) -> Any:
-        return _describe_model(self.amateur if draft is None else draft)
+        return describe_model(self.amateur if draft is None else draft)
 
     def _scoring(self, scoring: Scoring | None) -> Scoring:
         if scoring is None:
@@ -500,22 +500,6 @@ class Decoder:
 
     def _token_text(self, token_id: int) -> str:
         return "" if self.tokenizer is None else decode(self.tokenizer, [token_id])
-
-
-def _describe_model(model: Any) -> Any:
-    if isinstance(model, PreTrainedModel):
-        return {
-            "name": model.config.name_or_path or type(model).__name__,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": str(model.device),
-            "linear_layers": linear_forms(model),
-        }
-    if isinstance(model, Window):
-        return {"name": "Window", "model": _describe_model(model.model), "tokens": model.tokens}
-    if isinstance(model, OtherPrompt):
-        reader = None if model.model is None else _describe_model(model.model)
-        return {"name": "OtherPrompt", "prompt": describe(model.prompt), "model": reader}
-    return describe(model)
 
 
 def _named(part: Name | Amateur) -> Name | None:
