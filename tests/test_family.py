@@ -339,6 +339,8 @@ def test_results_record_what_made_them() -> None:
     out = Decoder(EXPERT, sources=PAIR).generate([[3]], ProxyTuning(), max_new_tokens=1)[0]
     assert set(out.method["sources"]) == {"tuned", "untuned"}
     assert out.method["sources"]["tuned"]["dtype"] == "float64"
+    out = Decoder(EXPERT, amateur=NGram(2, [BAD])).generate([[3]], max_new_tokens=1)[0]
+    assert out.method["amateur"] == {"name": "NGram", "n": 2, "texts": 1}
     out = Decoder(EXPERT, amateur=OtherPrompt(BAD)).generate([[3]], Guidance(), max_new_tokens=1, trace=True)[0]
     assert out.method["amateur"] == {"name": "OtherPrompt", "prompt": BAD, "model": None}
     assert out.trace is not None
@@ -423,6 +425,7 @@ def test_what_cannot_be_honoured_is_refused_when_the_call_begins(name: str) -> N
         (lambda: NGram(0), "NGram.n is 0"),
         (lambda: NGram(2, "text"), "give a list of texts"),
         (lambda: NGram(2, []), "give a list of texts"),
+        (lambda: NGram(2, [5]), "give a list of texts"),
         (lambda: OtherPrompt(model="x"), "OtherPrompt.model is 'x'"),
         (lambda: OtherPrompt(3), "OtherPrompt.prompt is 3"),
         (lambda: OtherPrompt([1.5]), "OtherPrompt.prompt is 1.5"),

@@ -123,7 +123,8 @@ class NGram:
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", whole("NGram.n", self.n, 1, "give a whole number from 1"))
         if self.texts is not None:
-            if isinstance(self.texts, str) or not isinstance(self.texts, Sequence) or not self.texts:
+            listed = isinstance(self.texts, Sequence) and not isinstance(self.texts, str)
+            if not (listed and self.texts and all(isinstance(text, Sequence) for text in self.texts)):
                 raise SettingsError(f"NGram.texts is {shown(self.texts)}; give a list of texts or of rows of token ids")
             texts = tuple(text if isinstance(text, str) else tuple(text) for text in self.texts)
             object.__setattr__(self, "texts", texts)

@@ -4,13 +4,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import OtherPrompt, Window
+from descant.amateurs import NGram, OtherPrompt, Window
 from descant.describe import describe
 from descant.models.swapping import linear_forms
 
 
 def describe_model(model: Any) -> Any:
-    """Return a source's setting as something JSON can hold; of a model its name, dtype, device and linear layers."""
+    """Return a source's setting as something JSON can hold; of a model its name, dtype, device and linear layers,
+    of an n-gram model how many texts it is fitted on."""
     if isinstance(model, PreTrainedModel):
         return {
             "name": model.config.name_or_path or type(model).__name__,
@@ -23,4 +24,6 @@ def describe_model(model: Any) -> Any:
     if isinstance(model, OtherPrompt):
         reader = None if model.model is None else describe_model(model.model)
         return {"name": "OtherPrompt", "prompt": describe(model.prompt), "model": reader}
+    if isinstance(model, NGram):
+        return {"name": "NGram", "n": model.n, "texts": None if model.texts is None else len(model.texts)}
     return describe(model)
