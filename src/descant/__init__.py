@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from descant.amateurs import EarlyExit, Window
+    from descant.amateurs import EarlyExit, NGram, OtherPrompt, Window
     from descant.decoder import Decoder
     from descant.errors import (
         DecodingError,
@@ -50,36 +50,55 @@ if TYPE_CHECKING:
         Typical,
     )
     from descant.results import Candidate, Output, Piece, Score, Speculation, Timing, TokenTrace
-    from descant.scoring import Contrastive, Likelihood, Scoring
+    from descant.scoring import (
+        AutoContrastive,
+        ContextAware,
+        Contrastive,
+        DExperts,
+        DoLa,
+        Guidance,
+        Likelihood,
+        ProxyTuning,
+        Scoring,
+        WhenUncertain,
+    )
     from descant.strategies import Greedy, PromptLookup, Sample, Speculative
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoContrastive",
     "BadWords",
     "Candidate",
+    "ContextAware",
     "Contrastive",
     "ContrastiveLogitsProcessor",
+    "DExperts",
     "Decoder",
     "DecodingError",
     "DescantError",
+    "DoLa",
     "EarlyExit",
     "Epsilon",
     "Eta",
     "FrequencyPenalty",
     "Greedy",
+    "Guidance",
     "Likelihood",
     "LoadError",
     "LogitBias",
     "MinNewTokens",
     "MinP",
+    "NGram",
     "NoRepeatNGram",
+    "OtherPrompt",
     "OutOfMemoryError",
     "Output",
     "Piece",
     "PresencePenalty",
     "PromptError",
     "PromptLookup",
+    "ProxyTuning",
     "RepetitionPenalty",
     "Sample",
     "Score",
@@ -98,6 +117,7 @@ __all__ = [
     "UnsupportedModelError",
     "UsageError",
     "VocabularyError",
+    "WhenUncertain",
     "Window",
     "contrastive",
     "contrastive_beta",
@@ -109,6 +129,8 @@ __all__ = [
 
 _HOMES = {
     "EarlyExit": "amateurs",
+    "NGram": "amateurs",
+    "OtherPrompt": "amateurs",
     "Window": "amateurs",
     "Decoder": "decoder",
     "DecodingError": "errors",
@@ -150,9 +172,16 @@ _HOMES = {
     "Speculation": "results",
     "Timing": "results",
     "TokenTrace": "results",
+    "AutoContrastive": "scoring",
+    "ContextAware": "scoring",
     "Contrastive": "scoring",
+    "DExperts": "scoring",
+    "DoLa": "scoring",
+    "Guidance": "scoring",
     "Likelihood": "scoring",
+    "ProxyTuning": "scoring",
     "Scoring": "scoring",
+    "WhenUncertain": "scoring",
     "Greedy": "strategies",
     "PromptLookup": "strategies",
     "Sample": "strategies",

@@ -235,11 +235,7 @@ class Engine:
         scoring = self.method.scoring
         expert = read("expert")
         if self._may_skip(at_hand) and bool(scoring.settled(expert).all()):
-            only = torch.full_like(expert, -math.inf)
-            best = expert.argmax(-1, keepdim=True)
-            # NaN stays visible: the only score of a row is its best logit less itself.
-            value = expert.gather(-1, best)
-            return {"expert": expert}, only.scatter(-1, best, value - value)
+            return {"expert": expert}, scoring.alone(expert)
         logits = {"expert": expert, **{name: read(name) for name in scoring.sources[1:]}}
         return logits, scoring(logits)
 
@@ -314,7 +310,7 @@ class Engine:
         if not joining:
             return
         self.rows = [*self.rows, *joining]
-        self.sources.add_rows(len(joining))
+        self.sources.add_rows(len(joining), [row.other_prompts for row in joining])
         self.sources.reserve(len(self.rows), max(row.limit for row in self.rows))
         if self._history is not None:
             texts, places = [row.tokens for row in joining], [row.index for row in joining]

@@ -1,15 +1,15 @@
 """The models of a decoder, checked once and opened anew for every call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare_amateur
+from descant.amateurs import Amateur, AmateurFactory, EarlyExit, NGram, OtherPrompt, Window, prepare_amateur
 from descant.checks import shown
 from descant.errors import SettingsError, VocabularyError
 from descant.models import LanguageModel, Runner, RunnerName, inspect_model, open_model
-from descant.models.early_exit import check_layer
+from descant.models.early_exit import check_layer, make_exit
 from descant.models.early_layers import EarlyLayers
 from descant.models.huggingface import Exit, RaggedModel
 from descant.models.sources import Sources
@@ -21,22 +21,27 @@ DraftFactory = Callable[[LanguageModel], LanguageModel]
 """Opens a draft model without rows, beside the expert of a call."""
 
 
+_RESERVED = frozenset({"expert", "amateur", "draft"})
+
+
 class Models:
-    """An expert and perhaps its amateur, ready to be opened; it holds no rows.
+    """An expert and its other sources, ready to be opened; it holds no rows.
 
     Parameters
     ----------
-    expert, amateur
+    expert, amateur, sources
         As `Decoder` takes them. Models are put in evaluation mode.
-    tokenizer, amateur_tokenizer
-        To be compared, where they are known.
+    tokenizer
+        The expert's, if it is known.
+    tokenizers
+        Those of the amateur and of the sources, by name, to be compared with it.
     runner
         How passes run. What is compiled serves every call.
 
     Raises
     ------
     VocabularyError
-        If expert and amateur do not share their tokens.
+        If a source does not share the expert's tokens.
     LoadError, UnsupportedModelError, SettingsError
         If a model cannot play its part.
     """
@@ -45,36 +50,85 @@ class Models:
         self,
         expert: PreTrainedModel,
         amateur: Amateur | None,
+        sources: Mapping[str, Amateur],
         tokenizer: PreTrainedTokenizerBase | None,
-        amateur_tokenizer: PreTrainedTokenizerBase | None,
+        tokenizers: Mapping[str, PreTrainedTokenizerBase],
         runner: RunnerName,
     ) -> None:
+        for name in sources:
+            if not isinstance(name, str) or name in _RESERVED or name.startswith("layer "):
+                raise SettingsError(f"a source cannot be named {shown(name)}; choose the name that its scoring reads")
         self._expert = inspect_model(expert)
         self._runner = Runner(self._expert, runner)
         expert.eval()
+        self._tokenizer = tokenizer
         self._amateur_setting = amateur
-        self._amateur: AmateurFactory | None = None
         self._drafts: dict[int, tuple[Any, AmateurFactory]] = {}
-        self._common_width = self._expert.width
-        if amateur is not None:
-            self._amateur = prepare_amateur(amateur, self._expert, runner)
-            self._common_width = self._share(self._amateur.width, tokenizer, amateur_tokenizer)
+        self._exits: dict[tuple[int, bool], Exit] = {}
+        self._factories: dict[str, AmateurFactory] = {}
+        self._widths = {"expert": self._expert.width}
+        for name, source in {**({} if amateur is None else {"amateur": amateur}), **sources}.items():
+            factory = prepare_amateur(source, self._expert, self._runner, tokenizer)
+            self._widths[name] = self._share(name, factory.width, tokenizer, tokenizers.get(name))
+            self._factories[name] = factory
 
     @property
     def has_amateur(self) -> bool:
         """Whether there is an amateur."""
-        return self._amateur is not None
+        return self._amateur_setting is not None
+
+    def resolve(self, scoring: Scoring) -> Scoring:
+        """Return a scoring with what depends on the expert settled, once all that it reads is there.
+
+        Raises
+        ------
+        SettingsError
+            If the decoder lacks a source, or the expert a layer.
+        UnsupportedModelError
+            If the expert cannot exit early.
+        """
+        config = self._expert.model.config.get_text_config()
+        scoring = scoring.for_expert(self._expert.layers, tied=bool(getattr(config, "tie_word_embeddings", False)))
+        for key in scoring.exits.values():
+            if key not in self._exits:
+                self._exits[key] = make_exit(self._expert, key[0], norm=key[1], least=0)
+        known = {*self._widths, *scoring.exits}
+        if "amateur" in scoring.sources and "amateur" not in known:
+            raise SettingsError(
+                f"{type(scoring).__name__} needs an amateur and this decoder has none; give Decoder(…, amateur=…), "
+                "for instance EarlyExit(layer)"
+            )
+        missing = [name for name in scoring.sources if name not in known]
+        if missing:
+            models = ", ".join(f"{name!r}: …" for name in missing)
+            raise SettingsError(
+                f"{type(scoring).__name__} needs sources that this decoder lacks; give Decoder(…, sources={{{models}}})"
+            )
+        return scoring
 
     def width(self, scoring: Scoring) -> int:
         """Return the width of the vocabulary that every model read by a scoring has."""
-        return self._common_width if "amateur" in scoring.sources else self._expert.width
+        return min(self._widths.get(name, self._expert.width) for name in scoring.sources)
 
     def context(self, scoring: Scoring) -> int | None:
-        """Return the most tokens a row may hold for the sake of the models a scoring reads; None is unbounded."""
-        bounds = [self._expert.context]
-        if "amateur" in scoring.sources and self._amateur is not None:
-            bounds.append(self._amateur.context)
+        """Return the most tokens a row may hold for the sake of the models a scoring reads; None is unbounded.
+
+        A model that reads another prompt is left out: its rows are of other lengths.
+        """
+        read = [factory for name, factory in self._read_by(scoring) if factory.other_prompt is None]
+        bounds = [self._expert.context, *(factory.context for factory in read)]
         return min((bound for bound in bounds if bound is not None), default=None)
+
+    def other_prompts(self, scoring: Scoring) -> Mapping[str, tuple[OtherPrompt, int | None]]:
+        """Return the sources that read another prompt, by name, and the most tokens their rows may hold."""
+        return {
+            name: (factory.other_prompt, factory.context)
+            for name, factory in self._read_by(scoring)
+            if factory.other_prompt is not None
+        }
+
+    def _read_by(self, scoring: Scoring) -> list[tuple[str, AmateurFactory]]:
+        return [(name, self._factories[name]) for name in scoring.sources if name in self._factories]
 
     def open(self, scoring: Scoring, strategy: Strategy | None = None) -> Sources:
         """Return the sources of a method, without rows.
@@ -85,9 +139,8 @@ class Models:
             If a speculative strategy has nothing that can draft, or a model that cannot be rolled back.
         """
         expert = open_model(self._expert, self._runner)
-        others: dict[str, LanguageModel | Exit] = {}
-        if "amateur" in scoring.sources and self._amateur is not None:
-            others["amateur"] = self._amateur.open()
+        others: dict[str, LanguageModel | Exit] = {name: factory.open() for name, factory in self._read_by(scoring)}
+        others |= {name: self._exits[key] for name, key in scoring.exits.items()}
         if isinstance(strategy, Speculative):
             if not isinstance(strategy.draft, PromptLookup) and not self._amateur_drafts(
                 strategy, others.get("amateur")
@@ -120,13 +173,18 @@ class Models:
                 return EarlyLayers(expert, layer, norm=norm)
 
             return early
-        if not isinstance(draft, (PreTrainedModel, Window)):
+        if isinstance(draft, OtherPrompt):
+            raise SettingsError(
+                "a model that reads another prompt drafts only for a scoring that contrasts with it; give "
+                "Speculative(draft=…): PromptLookup(3), EarlyExit(layer) or a model"
+            )
+        if not isinstance(draft, (PreTrainedModel, Window, NGram)):
             raise SettingsError(
                 f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), or None "
                 "for the amateur"
             )
         if id(draft) not in self._drafts:  # inspected, and perhaps compiled, once
-            self._drafts[id(draft)] = draft, prepare_amateur(draft, self._expert, self._runner.mode)
+            self._drafts[id(draft)] = draft, prepare_amateur(draft, self._expert, self._runner, self._tokenizer)
         _, factory = self._drafts[id(draft)]
 
         def other(_expert: LanguageModel) -> LanguageModel:
@@ -138,17 +196,17 @@ class Models:
 
     def _share(
         self,
-        amateur: int,
+        name: str,
+        width: int,
         tokenizer: PreTrainedTokenizerBase | None,
-        amateur_tokenizer: PreTrainedTokenizerBase | None,
+        other_tokenizer: PreTrainedTokenizerBase | None,
     ) -> int:
-        """Return the width that expert and amateur have in common."""
-        width = min(self._expert.width, amateur)
-        if tokenizer is not None and amateur_tokenizer is not None:
-            return check_same_vocabulary(tokenizer, amateur_tokenizer, self._expert.width, amateur)
-        if tokenizer is not None and amateur < len(tokenizer) <= self._expert.width:
+        """Return the width that the expert and another source have in common."""
+        if tokenizer is not None and other_tokenizer is not None:
+            return check_same_vocabulary(tokenizer, other_tokenizer, self._expert.width, width)
+        if tokenizer is not None and width < len(tokenizer) <= self._expert.width:
             raise VocabularyError(
-                f"the amateur's logits are {amateur} wide, but the tokenizer has {len(tokenizer)} tokens; "
-                "choose an amateur of the expert's family"
+                f"the {name}'s logits are {width} wide, but the tokenizer has {len(tokenizer)} tokens; "
+                "choose a model of the expert's family"
             )
-        return width
+        return min(self._expert.width, width)

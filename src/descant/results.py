@@ -134,6 +134,8 @@ class Output:
         Why each token was chosen, where `trace=True` asked for it.
     speculation
         How many tokens were drafted and accepted, where the strategy is `Speculative`.
+    other_prompt_token_ids
+        What sources by name read in place of the prompt.
     """
 
     text: str
@@ -147,6 +149,7 @@ class Output:
     alternatives: "Sequence[Output]" = ()
     trace: list[TokenTrace] | None = None
     speculation: Speculation | None = None
+    other_prompt_token_ids: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

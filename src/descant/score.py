@@ -1,20 +1,21 @@
 """The log-probability of given text, under any scoring and processors."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from descant import choice
 from descant.distribution import logprobs, process
 from descant.errors import DecodingError
+from descant.models.other_prompt import Replacement
 from descant.models.sources import Sources
 from descant.processors.base import History, Processor
 from descant.results import Score
 from descant.scoring.base import Scoring
 
 _ENTRIES = 1 << 26
-"""Logits held at once, over rows, positions and vocabulary."""
+"""Logits held at once, over rows, positions, sources and vocabulary."""
 
 Pair = tuple[list[int], list[int]]
 """Token ids of a prompt and of its continuation."""
@@ -22,7 +23,11 @@ Pair = tuple[list[int], list[int]]
 
 @torch.inference_mode()
 def score_continuations(
-    sources: Sources, scoring: Scoring, processors: Sequence[Processor], pairs: Sequence[Pair]
+    sources: Sources,
+    scoring: Scoring,
+    processors: Sequence[Processor],
+    pairs: Sequence[Pair],
+    other_prompts: Sequence[Mapping[str, Replacement]],
 ) -> list[Score]:
     """Score continuations that are read together, in blocks of positions that bound the memory for logits.
 
@@ -34,11 +39,13 @@ def score_continuations(
         The method; a token's probability is the softmax of its processed scores.
     pairs
         Prompts and continuations, each of one token at least.
+    other_prompts
+        For each pair, what sources by name read in place of its prompt.
     """
     longest = max(len(prompt) + len(end) - 1 for prompt, end in pairs)  # the last token is not read
+    sources.add_rows(len(pairs), other_prompts)
     sources.reserve(len(pairs), longest)
-    sources.add_rows(len(pairs))
-    block = max(1, _ENTRIES // (len(pairs) * max(sources.width, longest)))
+    block = max(1, _ENTRIES // (len(pairs) * len(scoring.sources) * max(sources.width, longest)))
     if not all(model.continues_in_blocks for model in sources.models):
         block = longest  # further blocks would be read token by token
     scored: list[list[float]] = [[] for _ in pairs]

@@ -107,7 +107,7 @@ class CustomGenerate:
         method = self._compose(contrast, speculation, sample=bool(generation_config.do_sample))
         self._check_amateur(method, amateur)
         _check_processors(method, logits_processor)
-        models = Models(model, amateur, None, None, "auto")
+        models = Models(model, amateur, {}, None, {}, "auto")
         rows = _rows(
             _prompts(input_ids, model_kwargs),
             method,

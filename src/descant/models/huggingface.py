@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from descant.errors import OutOfMemoryError
 from descant.models.architecture import Architecture
@@ -199,7 +201,7 @@ class RaggedModel(LanguageModel):
 
 
 class Exit:
-    """An early exit: the hidden state after `layer` decoder layers, read through the tail of the model.
+    """An early exit: the hidden state after some decoder layers, read through the tail of the model.
 
     Parameters
     ----------
@@ -207,11 +209,27 @@ class Exit:
         The last decoder layer that is run.
     tail
         What lies between the decoder layers and the output head (the final norm).
+    before
+        Whether the hidden state is what enters `module`, and not what leaves it: the embeddings, at the first layer.
     """
 
-    def __init__(self, module: nn.Module, tail: Sequence[nn.Module]) -> None:
+    def __init__(self, module: nn.Module, tail: Sequence[nn.Module], *, before: bool = False) -> None:
         self.module = module
         self.tail = tuple(tail)
+        self.before = before
+
+    def watch(self, keep: Callable[[Tensor], None]) -> RemovableHandle:
+        """Have a function called with the hidden states `[rows, tokens, hidden]` of every pass, until it is removed."""
+
+        def entering(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            keep(args[0] if args else kwargs["hidden_states"])
+
+        def leaving(_module: nn.Module, _args: Any, output: Any) -> None:
+            keep(output[0] if isinstance(output, tuple) else output)
+
+        if self.before:
+            return self.module.register_forward_pre_hook(entering, with_kwargs=True)
+        return self.module.register_forward_hook(leaving)
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Apply the tail to hidden states `[..., hidden]`."""
@@ -236,23 +254,21 @@ def head_reads(architecture: Architecture, counts: Sequence[int], keep: int, exi
     ends = torch.tensor(counts, device=device)[:, None]
     index = (ends - keep + torch.arange(keep, device=device)).clamp(min=0)
     rows = torch.arange(len(counts), device=device)[:, None]
-    early: list[Tensor] = []
+    early: dict[Exit, Tensor] = {}
     thread = threading.get_ident()  # the modules are shared: hooks let other threads' passes through
 
-    def keep_exit(_module: nn.Module, _args: Any, output: Any) -> None:
-        if threading.get_ident() != thread:
-            return
-        hidden = output[0] if isinstance(output, tuple) else output
-        early.append(hidden[rows, index])
+    def keep_exit(exit_: Exit, hidden: Tensor) -> None:
+        if threading.get_ident() == thread:
+            early[exit_] = hidden[rows, index]
 
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
         if threading.get_ident() != thread:
             return output
-        finished = [exit_.finish(hidden) for exit_, hidden in zip(exits, early, strict=True)]
+        finished = [exit_.finish(early[exit_]) for exit_ in exits]
         output.last_hidden_state = torch.cat([output.last_hidden_state[rows, index], *finished])
         return output
 
-    handles = [exit_.module.register_forward_hook(keep_exit) for exit_ in exits]
+    handles = [exit_.watch(partial(keep_exit, exit_)) for exit_ in exits]
     handles.append(architecture.body.register_forward_hook(replace))
     try:
         yield

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from descant.models.base import LanguageModel
 from descant.models.huggingface import Exit, RaggedModel
+from descant.models.other_prompt import OtherPromptModel, Replacement
 from descant.types import Logits
 
 _PASS_TOKENS = 8192
@@ -40,8 +41,8 @@ class Sources:
     expert
         The model that is decoded.
     others
-        Further sources by name: `"amateur"`, `"draft"`; each a model with rows of its own, or an early exit of the
-        expert.
+        Further sources by name: `"amateur"`, `"draft"`, those of the decoder, `"layer 8"`; each a model with rows of
+        its own, or an early exit of the expert.
     width
         The common vocabulary: logits of all are brought to it.
     """
@@ -76,10 +77,22 @@ class Sources:
     def reserve(self, rows: int, length: int) -> None:
         """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`)."""
         for model in self.models:
-            model.reserve(rows, length, beside=[other for other in self.models if other is not model])
+            beside = [other for other in self.models if other is not model]
+            model.reserve(rows, length, [x.model if isinstance(x, OtherPromptModel) else x for x in beside])
 
-    def add_rows(self, count: int) -> None:
-        """Append empty rows to every model."""
+    def add_rows(self, count: int, replaced: Sequence[Mapping[str, Replacement]] = ()) -> None:
+        """Append empty rows to every model.
+
+        Parameters
+        ----------
+        count
+            How many.
+        replaced
+            For each of them, what sources by name read in place of its prompt; needed by those that do so.
+        """
+        for name, source in self.others.items():
+            if isinstance(source, OtherPromptModel):
+                source.replace([row[name] for row in replaced])
         for model in self.models:
             model.add_rows(count)
 

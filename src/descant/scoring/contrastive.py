@@ -3,25 +3,18 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from descant.blocks import Blocks, in_parts, is_wide, log_total
-from descant.checks import flag, kept, number, shown, whole
+from descant.checks import flag, kept, number, plausibility, shown, whole
 from descant.errors import SettingsError
 from descant.scoring.base import Scoring
+from descant.scoring.measures import IMPOSSIBLE
 from descant.types import Logits, Mask
-
-_IMPOSSIBLE = -1e4
-"""The log-probability of a token to which the amateur gives none.
-
-Lower than finite logits lead to in practice, so that such a token beats every other of the head, as the
-formula has it; and near enough to 0 that the expert still decides between two of them, in float32 and after
-division by a small temperature too.
-"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Contrastive(Scoring):
     head. If a position's logits hold NaN, so do its scores.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("expert", "amateur")
+    sources = ("expert", "amateur")
 
     alpha: float = 0.1
     beta: float | None = None
@@ -80,12 +73,7 @@ class Contrastive(Scoring):
         keep = kept("Contrastive", self.min_tokens_to_keep)
         checked: dict[str, Any] = {
             "min_tokens_to_keep": keep,
-            "alpha": number(
-                "Contrastive.alpha",
-                self.alpha,
-                lambda x: 0 < x <= 1,
-                "use a number above 0 and at most 1 (0.1 is usual, 1 is greedy decoding)",
-            ),
+            "alpha": plausibility("Contrastive.alpha", self.alpha),
             "amateur_temperature": number(
                 "Contrastive.amateur_temperature",
                 self.amateur_temperature,
@@ -120,7 +108,7 @@ class Contrastive(Scoring):
 
     def _score(self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         if self.beta is not None:
-            contrast = self._extrapolate(expert, amateur, amateur.amax(-1, keepdim=True) + _IMPOSSIBLE)
+            contrast = self._extrapolate(expert, amateur, amateur.amax(-1, keepdim=True) + IMPOSSIBLE)
         else:
             contrast = self._difference(expert.log_softmax(-1), amateur.log_softmax(-1))
         return contrast.masked_fill_(expert < self._threshold(expert), -math.inf)
@@ -132,7 +120,7 @@ class Contrastive(Scoring):
         blocks = Blocks(expert)
         threshold = self._threshold(expert, blocks)
         if self.beta is not None:
-            levels = [amateur.amax(-1, keepdim=True) + _IMPOSSIBLE]
+            levels = [amateur.amax(-1, keepdim=True) + IMPOSSIBLE]
         else:
             levels = [blocks.log_total()[:, None], log_total(amateur)[:, None]]
         scores = torch.full_like(expert, -math.inf, memory_format=torch.contiguous_format)
@@ -178,7 +166,7 @@ class Contrastive(Scoring):
         """Return the difference of log-probabilities, which are overwritten."""
         if self.normalization == "released":
             amateur /= self.amateur_temperature
-        return expert.sub_(amateur.clamp_(min=_IMPOSSIBLE))
+        return expert.sub_(amateur.clamp_(min=IMPOSSIBLE))
 
     def _extrapolate(self, expert: Tensor, amateur: Tensor, floor: Tensor) -> Tensor:
         """Return the β form of logits."""
