@@ -81,6 +81,16 @@ def test_first_rounds_read_prompts_and_are_no_measure() -> None:
     assert length.start_round() == 0
 
 
+def test_a_round_that_compiles_is_no_measure() -> None:
+    simulation = Simulation(draft_cost=0.1, token_cost=0.01, acceptance=0.9)
+    simulation.run(5)
+    simulation.token_cost = 1e4
+    simulation.run(1)
+    assert simulation.lengths[-1] > 0, "the round that is disturbed drafts"
+    simulation.token_cost = 0.01
+    assert simulation.run(50) > 0.8 * best(0.1, 0.01, 0.9)
+
+
 def test_a_number_stays() -> None:
     length = DraftLength.of(3)
     for _ in range(3):

@@ -27,6 +27,9 @@ _FURTHER = 0.6
 """How much of the slope of the costs is believed to go on beyond the lengths that were tried: parts of it are paid
 once a round, and a length that is estimated too cheap is measured as soon as it is chosen."""
 
+_OUTLIER = 10
+"""A round that takes so many times as long as any before is no measure of it: a pass was compiled."""
+
 _REMEMBERED = 8
 """Rounds of each length whose times count."""
 
@@ -112,8 +115,10 @@ class AdaptiveLength(DraftLength):
         asked = self._tokens
         self._since_draft = 0 if asked else self._since_draft + 1
         self._since_plain = self._since_plain + 1 if asked else 0
-        if outcome.steady:
-            self._times.setdefault(asked, deque(maxlen=_REMEMBERED)).append(self._clock() - self._started)
+        taken = self._clock() - self._started
+        usual = max((time for times in self._times.values() for time in times), default=taken)
+        if outcome.steady and taken <= _OUTLIER * usual:
+            self._times.setdefault(asked, deque(maxlen=_REMEMBERED)).append(taken)
         # A draft that its source broke off counts as one that was rejected: no more came of it.
         ended = sum(got < asked for got in outcome.accepted)
         self._gain = _GAIN if len(outcome.accepted) == 1 else _GAIN_OF_ROWS
