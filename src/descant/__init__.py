@@ -42,12 +42,13 @@ if TYPE_CHECKING:
     )
     from descant.results import Candidate, Output, Piece, Score, Speculation, Timing, TokenTrace
     from descant.scoring import Contrastive, Likelihood, Scoring
-    from descant.strategies import Greedy, PromptLookup, Sample, Speculative
+    from descant.strategies import Beam, Greedy, PromptLookup, Sample, Speculative
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BadWords",
+    "Beam",
     "Candidate",
     "Contrastive",
     "Decoder",
@@ -130,6 +131,7 @@ _HOMES = {
     "Contrastive": "scoring",
     "Likelihood": "scoring",
     "Scoring": "scoring",
+    "Beam": "strategies",
     "Greedy": "strategies",
     "PromptLookup": "strategies",
     "Sample": "strategies",

@@ -48,6 +48,10 @@ class HistoryBuffer:
             row, column, token = torch.tensor(places, device=self._tokens.device).unbind(-1)
             self._tokens[row, column] = token
 
+    def follow(self, texts: Sequence[Sequence[int]]) -> None:
+        """Lengthen each row to its text."""
+        self.extend([text[length:] for text, length in zip(texts, self._lengths, strict=True)])
+
     def extend(self, tokens: Sequence[Sequence[int]]) -> None:
         """Lengthen each row by its tokens."""
         self.write(tokens)

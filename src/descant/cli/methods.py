@@ -25,7 +25,7 @@ from descant.processors import (
     canonical_order,
 )
 from descant.scoring import Contrastive
-from descant.strategies import Greedy, Sample, Speculative, Strategy
+from descant.strategies import Greedy, Sample, Speculative, Strategy, TokenStrategy
 
 NEEDS_AMATEUR = "needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N"
 

@@ -144,6 +144,10 @@ class Contrastive(Scoring):
         """
         return ~(expert < self._threshold(expert))
 
+    @property
+    def additive(self) -> bool:
+        return self.beta is None
+
     def settled(self, expert: Logits) -> Mask:
         return self.head(expert).sum(-1) == 1
 
