@@ -36,7 +36,7 @@ class HistoryBuffer:
         """Put tokens behind the end of each row without lengthening it: they are drafts."""
         self._resize(
             len(self._lengths),
-            max(length + len(new) for length, new in zip(self._lengths, tokens, strict=True)),
+            max((length + len(new) for length, new in zip(self._lengths, tokens, strict=True)), default=0),
             self._tokens.device,
         )
         places = [

@@ -8,7 +8,17 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from descant import Beam, Decoder, Likelihood, MinNewTokens, NoRepeatNGram, Output, RepetitionPenalty, Sample
+from descant import (
+    Beam,
+    Decoder,
+    Likelihood,
+    MinNewTokens,
+    NoRepeatNGram,
+    Output,
+    RepetitionPenalty,
+    Sample,
+    Temperature,
+)
 
 PROMPTS = [[5, 17, 3], [8, 2, 9, 41, 7, 30], [60]]
 NEW = 12
@@ -35,10 +45,14 @@ def theirs(built: PreTrainedModel, prompt: list[int], width: int, **settings: An
             output_scores=True,
             **{"do_sample": False, **settings},
         )
-    sequences = [sequence[len(prompt) :] for sequence in found.sequences.tolist()]
-    ends = [min([i + 1 for i, token in enumerate(tokens) if token in eos] or [len(tokens)]) for tokens in sequences]
-    cut = [tokens[:end] for tokens, end in zip(sequences, ends, strict=True)]
-    return list(zip(cut, found.sequences_scores.tolist(), strict=True))
+    sequences = [until_end(sequence[len(prompt) :], eos) for sequence in found.sequences.tolist()]
+    return list(zip(sequences, found.sequences_scores.tolist(), strict=True))
+
+
+def until_end(tokens: list[int], eos: Sequence[int]) -> list[int]:
+    """Cut off the padding."""
+    ends = [place + 1 for place, token in enumerate(tokens) if token in eos]
+    return tokens[: min(ends, default=len(tokens))]
 
 
 def ours(output: Output) -> list[tuple[list[int], float]]:
@@ -79,3 +93,50 @@ def test_stopping_and_length_penalty_are_those_of_transformers(
         for prompt, output in zip(prompts, decode(built, prompts, beam), strict=True):
             settings = {"early_stopping": early_stopping, "length_penalty": length_penalty}
             assert_same(output, theirs(built, prompt, 4, **settings))
+
+
+@pytest.mark.parametrize("name", ["qwen2", "mistral windowed", "mamba"])
+def test_models_of_every_kind_fork(name: str) -> None:
+    built = model(name, [4])
+    [output] = decode(built, [PROMPTS[1]], Beam(3))
+    assert_same(output, theirs(built, PROMPTS[1], 3))
+
+
+@pytest.mark.parametrize(
+    ("processors", "settings"),
+    [
+        ([NoRepeatNGram(2)], {"no_repeat_ngram_size": 2}),
+        ([RepetitionPenalty(1.7)], {"repetition_penalty": 1.7}),
+        ([MinNewTokens(6)], {"min_new_tokens": 6}),
+        ([RepetitionPenalty(1.3), NoRepeatNGram(1)], {"repetition_penalty": 1.3, "no_repeat_ngram_size": 1}),
+    ],
+    ids=str,
+)
+def test_processors_act_on_log_probabilities_as_in_transformers(
+    processors: list[Any], settings: dict[str, Any]
+) -> None:
+    built = model(eos=[4, 11], vocab=23)
+    prompts = [[token % 23 for token in prompt] for prompt in PROMPTS]
+    for prompt, output in zip(prompts, decode(built, prompts, Beam(4), processors), strict=True):
+        assert_same(output, theirs(built, prompt, 4, **settings))
+
+
+@pytest.mark.parametrize("eos", [[], [4], [4, 11]], ids=len)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_drawn_beams_are_those_of_transformers(eos: list[int], seed: int) -> None:
+    built = model(eos=eos, vocab=23)
+    prompts = [[5, 17, 3], [8, 2, 9]]
+    torch.manual_seed(seed)
+    with torch.inference_mode():
+        found = built.generate(
+            torch.tensor(prompts), attention_mask=torch.ones(2, 3, dtype=torch.int64), num_beams=4, do_sample=True,
+            num_return_sequences=4, max_new_tokens=NEW, top_k=0, temperature=3.0, output_scores=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+    torch.manual_seed(seed)
+    outputs = decode(built, prompts, Beam(4, base=Sample(rng="transformers")), [Temperature(3.0)])
+    sequences = found.sequences[:, 3:].tolist()
+    scores = found.sequences_scores.tolist()
+    for index, output in enumerate(outputs):
+        rows = range(4 * index, 4 * index + 4)
+        assert_same(output, [(until_end(sequences[row], eos), scores[row]) for row in rows])
