@@ -93,7 +93,7 @@ class Hypotheses:
         for (search, group), beams, candidates in zip(open_groups, rivals, proposed, strict=True):
             tokens = chosen.setdefault(search.prompt.index, Counter())
             going, ended = group.grow(self._strategy.shortlist(beams, candidates, tokens), rows, totals)
-            tokens.update(row.tokens[-1] for row, _ in going)
+            tokens.update(group.chosen)
             growth.made += going + ended
             growth.beams += going if not group.done else ()
         over = [search for search in self._searches if search.done]
@@ -154,6 +154,8 @@ class _Group:
         Whether nothing can change any more.
     cancelled
         Whether it was ended before that.
+    chosen
+        The tokens of the last step that did not end a sequence by themselves.
     """
 
     def __init__(self, prompt: Row, strategy: Beam) -> None:
@@ -161,6 +163,7 @@ class _Group:
         self.ended: list[Row] = []
         self.done = False
         self.cancelled = False
+        self.chosen: list[int] = []
         self._strategy = strategy
         self._length = 0
         self._limit = prompt.limit - prompt.prompt_length
@@ -189,6 +192,7 @@ class _Group:
         width = self._strategy.group_width
         going: list[tuple[Row, int]] = []
         ended: list[tuple[Row, int]] = []
+        self.chosen = []
         for rank, candidate in enumerate(candidates):
             row = rows[candidate.place].fork()
             row.total = candidate.total
@@ -197,7 +201,9 @@ class _Group:
                 going.append((row, candidate.place))
             elif rank < width:  # those beyond are looked at so that there are beams to go on with
                 ended.append((row, candidate.place))
-            if len(going) == width and not self._strategy.random:
+            if row.finish_reason != "stop":
+                self.chosen.append(candidate.token_id)
+            if len(self.chosen) == width and not self._strategy.random:
                 break
         if self._strategy.random:
             going = sorted(going, key=lambda made: made[0].total, reverse=True)[:width]

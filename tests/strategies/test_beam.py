@@ -1,13 +1,14 @@
 """Beam search gives transformers' sequences, in order and with their scores, for every setting and in any batch."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-import architectures
 import pytest
 import torch
 from transformers import PreTrainedModel
 
+import architectures
 from descant import (
     Beam,
     Decoder,
@@ -19,6 +20,7 @@ from descant import (
     Sample,
     Temperature,
 )
+from golden import make_group_beams
 
 PROMPTS = [[5, 17, 3], [8, 2, 9, 41, 7, 30], [60]]
 NEW = 12
@@ -68,9 +70,7 @@ def assert_same(output: Output, expected: list[tuple[list[int], float]]) -> None
 
 
 def decode(built: PreTrainedModel, prompts: Any, beam: Beam, processors: Sequence[Any] = (), **settings: Any) -> Any:
-    return Decoder(built).generate(
-        prompts, Likelihood(), processors, beam, **{"max_new_tokens": NEW, **settings}
-    )
+    return Decoder(built).generate(prompts, Likelihood(), processors, beam, **{"max_new_tokens": NEW, **settings})
 
 
 @pytest.mark.parametrize("width", range(2, 9))
@@ -140,3 +140,19 @@ def test_drawn_beams_are_those_of_transformers(eos: list[int], seed: int) -> Non
     for index, output in enumerate(outputs):
         rows = range(4 * index, 4 * index + 4)
         assert_same(output, [(until_end(sequences[row], eos), scores[row]) for row in rows])
+
+
+GOLDEN = json.loads(make_group_beams.GOLDEN.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"])
+def test_groups_are_those_of_the_last_transformers_that_had_them(case: dict[str, Any]) -> None:
+    eos = case["eos"]
+    built = make_group_beams.build(case["kind"], case["vocab"], eos)
+    beam = Beam(case["width"], case["length_penalty"], case["early_stopping"], case["groups"], case["diversity"])
+    processors = [NoRepeatNGram(case["no_repeat_ngram_size"])] if "no_repeat_ngram_size" in case else []
+    [output] = decode(built, [case["prompt"]], beam, processors, max_new_tokens=make_group_beams.NEW)
+    found = [([*tokens[:-1], eos[0]] if tokens[-1] in eos else tokens, score) for tokens, score in ours(output)]
+    expected = [until_end(tokens, eos) for tokens in case["sequences"]]
+    assert [tokens for tokens, _ in found] == expected
+    assert [score for _, score in found] == pytest.approx(case["scores"], rel=1e-3, abs=1e-3)
