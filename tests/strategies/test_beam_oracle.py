@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import architectures
-import oracle
 import pytest
 import torch
 
+import architectures
+import oracle
 from descant import Beam, Contrastive, Decoder, EarlyExit, Greedy, Likelihood, Output, Sample
 from descant.scoring import Scoring
 
@@ -151,7 +151,7 @@ def test_enough_beams_find_the_best_of_all_sequences() -> None:
         return float(sum(logits[place, token] for place, token in enumerate(tokens)))
 
     with torch.inference_mode():
-        best = sorted(((total(tokens), list(tokens)) for tokens in itertools.product(range(vocab), repeat=length)))
+        best = sorted((total(tokens), list(tokens)) for tokens in itertools.product(range(vocab), repeat=length))
     width = vocab ** (length - 1)
     [output] = decoder.generate([[1]], strategy=Beam(width, 0.0), max_new_tokens=length, batch_size=width)
     expected = [(tokens, score) for score, tokens in reversed(best[-width:])]

@@ -202,7 +202,7 @@ class Beam(Strategy):
 
     def score(self, total: float, length: int) -> float:
         """Return the score of a sequence of so many new tokens."""
-        return total / float(length) ** self.length_penalty
+        return total / math.pow(length, self.length_penalty)
 
     def _looked_at(self, rivals: Rivals) -> int:
         """Return how many extensions are looked at: if all that can end do, there are beams to go on with."""
