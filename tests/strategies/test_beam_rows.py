@@ -1,4 +1,4 @@
-"""What a call asks for besides sequences, under beams: batches, text, stops, cancelling, reports; and what is refused."""
+"""What a call asks for besides sequences, under beams: batches, text, stops, reports; and what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,10 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Decoder:
     return Decoder.from_pretrained(folders[0], amateur=folders[1], dtype="float64")
 
 
-def facts(output: Output) -> list[Any]:
-    return [
-        (beam.token_ids, beam.finish_reason, pytest.approx(beam.score), pytest.approx(beam.logprobs))
-        for beam in (output, *output.alternatives)
-    ]
+def assert_alike(one: Output, other: Output) -> None:
+    for beam, twin in zip([one, *one.alternatives], [other, *other.alternatives], strict=True):
+        assert (beam.token_ids, beam.finish_reason) == (twin.token_ids, twin.finish_reason)
+        assert [beam.score, *beam.logprobs] == pytest.approx([twin.score, *twin.logprobs], abs=1e-9)
 
 
 @pytest.mark.parametrize("scoring", [Likelihood(), Contrastive()], ids=str)
@@ -59,7 +58,7 @@ def test_a_prompt_searches_as_if_it_were_alone(decoder: Decoder, scoring: Any, b
     for index, prompt in enumerate(PROMPTS):
         others = [[1]] * index  # a prompt draws by its place in the call
         alone = decoder.generate([*others, prompt], scoring, **settings, seed=3, batch_size=beam.width)[-1]
-        assert facts(together[index]) == facts(alone)
+        assert_alike(together[index], alone)
 
 
 def test_a_beam_reports_what_a_greedy_row_does(decoder: Decoder) -> None:
@@ -83,7 +82,7 @@ def test_a_beam_reports_what_a_greedy_row_does(decoder: Decoder) -> None:
             )
 
 
-@pytest.mark.parametrize("stop", ["e", " t", "an"])
+@pytest.mark.parametrize("stop", ["e", " t"])
 @torch.inference_mode()
 def test_stop_strings_end_beams_as_in_transformers(writer: Decoder, stop: str) -> None:
     prompt = "What is the capital of France?"
@@ -224,4 +223,4 @@ def test_selective_contrast_of_normalised_scores_works_under_beams(decoder: Deco
     settings: dict[str, Any] = {"strategy": Beam(3), "max_new_tokens": 8}
     [one] = decoder.generate(PROMPTS[:1], Contrastive(0.5, beta=0.5, selective=True), **settings)
     [other] = decoder.generate(PROMPTS[:1], Contrastive(0.5, beta=0.5, selective=False), **settings)
-    assert facts(one) == facts(other)
+    assert_alike(one, other)
