@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from descant import (
+    Beam,
     Contrastive,
     Epsilon,
     Eta,
