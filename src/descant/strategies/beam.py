@@ -88,7 +88,7 @@ class Beam(Strategy):
         Cut the beams into so many groups, each a search of its own that shuns what the groups before it chose.
     diversity
         What a token costs at a step, for each beam of an earlier group that chose it there. It is taken from the
-        processed scores.
+        processed scores; transformers took it before its repetition penalty, which multiplied it.
     base
         `Greedy()` takes the best extensions; `Sample()` draws them without replacement, each as probable as the
         softmax of the totals has it, and keeps the best of those that do not end.
