@@ -241,8 +241,7 @@ class Engine:
                 f"the processors forbid every continuation of row {row.index}, whose {beams.width} beams have all come "
                 "to an end; allow more tokens (bad words, logit bias and bans exclude the whole vocabulary)"
             )
-        ids = torch.tensor([row.tokens[-1] for row, _ in growth.made], device=judged.scores.device)
-        self._record(judged, ids, [place for _, place in growth.made], [row for row, _ in growth.made])
+        self._record(judged, [(row, place, row.tokens[-1]) for row, place in growth.made])
         self._keep(growth.beams)
         return growth.outcomes
 
@@ -320,10 +319,10 @@ class Engine:
             if not math.isfinite(total):
                 self._fail(judged, position, row)
             row.append(token_id, logprob)
-            emitted.append(position)
+            emitted.append((row, position, token_id))
             if token_id != draft or row.finish_reason is not None:
                 departed.add(number)
-        self._record(judged, ids[emitted], emitted, [self.rows[judged.rows[position]] for position in emitted])
+        self._record(judged, emitted)
         return departed
 
     def _fail(self, judged: _Judged, position: int, row: Row) -> NoReturn:
@@ -341,16 +340,18 @@ class Engine:
             'dtype="float32"'
         )
 
-    def _record(self, judged: _Judged, ids: Chosen, positions: Sequence[int], rows: Sequence[Row]) -> None:
-        """Keep what was asked for beside the tokens that rows gained at some positions."""
+    def _record(self, judged: _Judged, emitted: Sequence[tuple[Row, int, int]]) -> None:
+        """Keep what was asked for beside tokens: of each its row, the position that gave it, and the token."""
+        positions = [position for _, position, _ in emitted]
         if self.top_logprobs:
             best, logprobs = choice.top(judged.scores[positions], self.top_logprobs)
-            for row, row_ids, row_logprobs in zip(rows, best.tolist(), logprobs.tolist(), strict=True):
+            for (row, _, _), row_ids, row_logprobs in zip(emitted, best.tolist(), logprobs.tolist(), strict=True):
                 row.top_logprobs.append(list(zip(row_ids, row_logprobs, strict=True)))
         if self.trace is not None:
             logits = {name: values[positions] for name, values in judged.logits.items()}
+            ids = torch.tensor([token_id for _, _, token_id in emitted], device=judged.raw.device)
             traced = trace_tokens(logits, judged.raw[positions], ids, self.trace)
-            for row, entry in zip(rows, traced, strict=True):
+            for (row, _, _), entry in zip(emitted, traced, strict=True):
                 row.trace.append(entry)
 
     def _admit(self) -> None:
