@@ -22,7 +22,8 @@ LONG_PROMPT_TOKENS = 768
 """For GPT-2 alone: its context is long enough, and its prefill short enough."""
 
 
-def _prompts(rows: int, tokens: int = PROMPT_TOKENS) -> list[list[int]]:
+def prompts_of(rows: int, tokens: int = PROMPT_TOKENS) -> list[list[int]]:
+    """Return prompts of random tokens, the same ones for as many rows."""
     generator = torch.Generator().manual_seed(rows)
     listed: list[list[int]] = torch.randint(10, 2000, (rows, tokens), generator=generator).tolist()
     return listed
@@ -37,7 +38,7 @@ def greedy() -> list[Row]:
         for rows, tokens in ((1, PROMPT_TOKENS), (16, PROMPT_TOKENS), (1, LONG_PROMPT_TOKENS)):
             if tokens == LONG_PROMPT_TOKENS and name != "gpt2":
                 continue
-            prompts, count = _prompts(rows, tokens), NEW_TOKENS[name]
+            prompts, count = prompts_of(rows, tokens), NEW_TOKENS[name]
             ids = torch.tensor(prompts)
             mask = torch.ones_like(ids)
 
@@ -149,7 +150,7 @@ def _selection_share(
     from descant.strategies import Greedy
 
     options = Options(scoring, tuple(processors), strategy or Greedy(), 9, (), True, 0, False, None, 0, False, 64)
-    run = decoder._run(_prompts(rows), options, follow=False)
+    run = decoder._run(prompts_of(rows), options, follow=False)
     sources = run.engine.sources
     timed = _TimedSources(sources.expert, sources.others, sources.width)
     engine = Engine(timed, Method(scoring, tuple(processors), options.strategy), batch_rows=rows, max_rows=64)

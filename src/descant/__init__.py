@@ -62,13 +62,14 @@ if TYPE_CHECKING:
         Scoring,
         WhenUncertain,
     )
-    from descant.strategies import Greedy, PromptLookup, Sample, Speculative
+    from descant.strategies import Beam, Greedy, PromptLookup, Sample, Speculative
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AutoContrastive",
     "BadWords",
+    "Beam",
     "Candidate",
     "ContextAware",
     "Contrastive",
@@ -182,6 +183,7 @@ _HOMES = {
     "ProxyTuning": "scoring",
     "Scoring": "scoring",
     "WhenUncertain": "scoring",
+    "Beam": "strategies",
     "Greedy": "strategies",
     "PromptLookup": "strategies",
     "Sample": "strategies",

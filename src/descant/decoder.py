@@ -35,7 +35,7 @@ from descant.rows import Ending, Row, TextFollower
 from descant.run import Run
 from descant.score import score_continuations
 from descant.scoring import Contrastive, Likelihood, Scoring
-from descant.strategies import Greedy, Speculative, Strategy
+from descant.strategies import Beam, Greedy, Speculative, Strategy
 from descant.tokens import decode, resolve_stops
 
 Name = str | PathLike[str]
@@ -244,7 +244,8 @@ class Decoder:
         processors
             descant's processors or transformers' `LogitsProcessor`s, applied in the order given.
         strategy
-            `Greedy()`, `Sample()`, or `Speculative(…)` of either, which is the same from fewer passes of the expert.
+            `Greedy()`, `Sample()`, `Speculative(…)` of either, which is the same from fewer passes of the expert, or
+            `Beam(…)`, whose other sequences are the output's `alternatives`.
         max_new_tokens
             The most tokens a row may gain; the model's context may end it earlier. Both give `"length"`.
         stop
@@ -263,7 +264,7 @@ class Decoder:
         trace
             Whether each token reports why it was chosen; the amateur is then read at every step.
         batch_size
-            How many rows are decoded at once. Others join as rows end.
+            How many rows are decoded at once; each beam is one. Others join as rows end.
         amateur_prompts
             What an amateur `OtherPrompt()` reads in place of each prompt, in any form that prompts may have.
         cancelled
@@ -318,8 +319,9 @@ class Decoder:
         """Decode and yield text as it becomes certain; the arguments are those of `generate`.
 
         The pieces of a row joined are its output's text: no piece breaks a character or shows a part of a stop
-        string. Pieces of several prompts come interleaved, told apart by `Piece.index`. The last piece of a row
-        carries its `output`. Arguments are checked at once, before the first piece is asked for.
+        string. A beam search knows its text at its end, and yields it as one piece. Pieces of several prompts come
+        interleaved, told apart by `Piece.index`. The last piece of a row carries its `output`. Arguments are checked
+        at once, before the first piece is asked for.
         """
         options = Options(
             scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
@@ -377,11 +379,7 @@ class Decoder:
         context = self._models.context(scoring)
         room = min(1, options.max_new_tokens)
         check_rows(texts, width=self._models.width(scoring), context=context, room=room)
-        if options.strategy.whole_batch and len(texts) > options.batch_size:
-            raise SettingsError(
-                f"{options.strategy} draws for all {len(texts)} prompts at once, but batch_size is "
-                f"{options.batch_size}; raise it"
-            )
+        self._check_rows(options, len(texts), scoring)
         others = self._other_prompts(scoring, prompts, texts, amateur_prompts, options, room=room)
         seed = self._seed(options)
         engine = Engine(
@@ -394,6 +392,24 @@ class Decoder:
         )
         rows = self._rows(texts, options, others, scoring, seed or 0, follow=follow)
         return Run(engine, rows, self._record(method, options, seed), self.tokenizer)
+
+    @staticmethod
+    def _check_rows(options: Options, prompts: int, scoring: Scoring) -> None:
+        """Refuse a batch size that the strategy has no room in, and a beam search over scores that are left out."""
+        strategy = options.strategy
+        if strategy.whole_batch and prompts * strategy.rows > options.batch_size:
+            raise SettingsError(
+                f"{strategy} draws for all {prompts} prompts at once, but batch_size is {options.batch_size}; raise it "
+                f"to {prompts * strategy.rows}"
+            )
+        if strategy.rows > options.batch_size:
+            raise SettingsError(
+                f"a prompt takes {strategy.rows} rows, one a beam, but batch_size is {options.batch_size}; raise it"
+            )
+        if isinstance(strategy, Beam) and scoring.additive and scoring.skips_settled:
+            raise SettingsError(
+                f"{type(scoring).__name__}.selective leaves out scores that a beam search adds up; leave it at None"
+            )
 
     @staticmethod
     def _seed(options: Options) -> int | None:
@@ -447,7 +463,7 @@ class Decoder:
             limit = len(tokens) + options.max_new_tokens
             most = bound(context, replaced, contexts)
             follower = None
-            if self.tokenizer is not None and (follow or ending.strings):
+            if self.tokenizer is not None and ((follow and not isinstance(options.strategy, Beam)) or ending.strings):
                 follower = TextFollower(self.tokenizer, ending.strings)
             rows.append(
                 Row(

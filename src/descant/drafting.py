@@ -14,7 +14,7 @@ from descant.history import HistoryBuffer
 from descant.models.sources import Sources
 from descant.processors.base import Processor
 from descant.rows import Row
-from descant.strategies import Draws, Greedy, Proposal, Strategy
+from descant.strategies import Draws, Greedy, Proposal, TokenStrategy
 
 _FEW = 4
 """Tokens that a drafting model reads in about the time of one."""
@@ -96,7 +96,7 @@ class ModelDrafter(Drafter):
         source: str,
         processors: Sequence[Processor],
         history: HistoryBuffer | None,
-        strategy: Strategy,
+        strategy: TokenStrategy,
         confidence: float,
     ) -> None:
         self.source = source

@@ -5,7 +5,7 @@ the scores, and has the strategy choose. Where tokens were drafted, the same is 
 and drafts stand as long as the strategy would emit them. Rows join and leave between steps; nothing else in descant
 iterates over tokens.
 
-    texts → Drafter.propose → Sources.read → Scoring → Processors → Strategy → Row.append
+    texts → Drafter.propose → Sources.read → Scoring → Processors → Strategy → Row.append, or Hypotheses.grow
 """
 
 import math
@@ -20,17 +20,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from descant import choice
+from descant.blocks import log_total
 from descant.distribution import logprobs, process
 from descant.draft_length import DraftLength, Round
 from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter
 from descant.errors import DecodingError
 from descant.history import HistoryBuffer
+from descant.hypotheses import Hypotheses
 from descant.models.sources import Sources
 from descant.processors.base import Processor
 from descant.reading import Reading
 from descant.rows import Row
 from descant.scoring.base import Scoring
-from descant.strategies import Draws, PromptLookup, Speculative, Strategy
+from descant.strategies import Beam, Draws, PromptLookup, Speculative, Strategy, TokenStrategy
 from descant.trace import TraceText, trace_tokens
 from descant.types import Chosen, Logits
 
@@ -123,6 +125,7 @@ class Engine:
         if isinstance(method.strategy, Speculative):
             self._drafter = self._make_drafter(method.strategy)
             self._length = DraftLength.of(method.strategy.tokens)
+        self._beams = Hypotheses(method.strategy, batch_rows) if isinstance(method.strategy, Beam) else None
 
     def _make_drafter(self, strategy: Speculative) -> Drafter:
         if isinstance(strategy.draft, PromptLookup):
@@ -146,17 +149,24 @@ class Engine:
         self.waiting.extend(row for row in rows if row.finish_reason is None)
 
     def cancel(self, rows: Collection[Row] | None = None) -> list[Row]:
-        """End rows where they stand, all unless some are named, and return them."""
+        """End rows where they stand, all unless some are named, and return them. A beam search ends as a whole."""
         ended = [row for row in (*self.rows, *self.waiting) if rows is None or row in rows]
+        if self._beams is not None:
+            ended = [*self._beams.cancel(), *self.waiting]
+            self._keep(())
         for row in ended:
-            row.finish("cancelled")
+            if row.finish_reason is None:
+                row.finish("cancelled")
         self.waiting = deque(row for row in self.waiting if row.finish_reason is None)
         self._retire()
         return ended
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
-        """Give every active row a token, or several that were drafted, and return those rows; some may have ended."""
+        """Give every active row a token, or several that were drafted, and return those rows; some may have ended.
+
+        Of a beam search only what has ended is returned: before that, no token of it is certain.
+        """
         self._admit()
         rows = self.rows
         lengths = [len(row.tokens) for row in rows]
@@ -164,9 +174,12 @@ class Engine:
         drafts = self._draft()
         reading = Reading(self.sources, rows, drafts)
         unfinished = self._verify(reading, drafts)
-        self._choose(reading, drafts, unfinished)
+        if self._beams is None:
+            self._choose(reading, drafts, unfinished)
+        else:
+            rows = self._branch(reading, self._beams)
         if self._history is not None:
-            self._history.extend([row.tokens[length:] for row, length in zip(rows, lengths, strict=True)])
+            self._history.follow([row.tokens for row in self.rows])
         if self._drafter is not None:
             self.sources.rewind([len(row.tokens) - 1 for row in rows])
             self._end_round(drafts, lengths, steady=steady)
@@ -208,9 +221,45 @@ class Engine:
         """Emit one token more for each of some rows: all there is, in plain decoding."""
         if not rows:
             return
+        assert isinstance(self.method.strategy, TokenStrategy)
         ahead = [len(drafts.tokens[number]) for number in rows]
         judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead)
         self._emit(judged, self.method.strategy.choose(judged.scores, self._draws(rows)), [None] * len(rows))
+
+    def _branch(self, reading: Reading, beams: Hypotheses) -> list[Row]:
+        """Extend all beams by a token, make those that go on the rows, and return what has ended."""
+        every = range(len(self.rows))
+        judged = self._judge(lambda name: reading.at_ends(name, every), every, [0] * len(every))
+        totals = log_total(judged.scores).tolist()
+        for place, total in enumerate(totals):
+            if not math.isfinite(total) and float(judged.scores[place].amax()) != -math.inf:
+                self._fail(judged, place, self.rows[place])
+        growth = beams.grow(self.rows, judged.scores, totals, judged.logits["expert"])
+        if growth.barren:
+            [row, *_] = growth.barren
+            raise DecodingError(
+                f"the processors forbid every continuation of row {row.index}, whose {beams.width} beams have all come "
+                "to an end; allow more tokens (bad words, logit bias and bans exclude the whole vocabulary)"
+            )
+        self._record(judged, [(row, place, row.tokens[-1]) for row, place in growth.made])
+        self._keep(growth.beams)
+        return growth.outcomes
+
+    def _keep(self, beams: Sequence[tuple[Row, int]]) -> None:
+        """Make beams the rows; the models' rows of those they extend follow, and stay in place where they can."""
+        slots: list[tuple[Row, int] | None] = [None] * len(beams)
+        moving = []
+        for beam in beams:
+            _, place = beam
+            if place < len(slots) and slots[place] is None:
+                slots[place] = beam
+            else:
+                moving.append(beam)
+        kept = [slot or moving.pop() for slot in slots]
+        places = [place for _, place in kept]
+        if places != list(range(len(self.rows))):
+            self._keep_rows(places)
+        self.rows = [row for row, _ in kept]
 
     def _draws(self, rows: Sequence[int]) -> Draws:
         chosen = [self.rows[number] for number in rows]
@@ -221,9 +270,12 @@ class Engine:
     ) -> _Judged:
         """Score positions that lie `ahead[i]` drafted tokens beyond the text of row `rows[i]`."""
         logits, raw = self._score(read, at_hand)
+        fallback = logits["expert"]
+        if self._beams is not None:
+            fallback = fallback.log_softmax(-1) if self.method.processors else fallback
+            raw = raw if self.method.scoring.additive else raw.log_softmax(-1)
         history = self._history.before(rows, ahead) if self._history is not None else None
-        scores = process(self.method.processors, history, raw, logits["expert"])
-        return _Judged(rows, logits, raw, scores)
+        return _Judged(rows, logits, raw, process(self.method.processors, history, raw, fallback))
 
     def _score(
         self, read: Callable[[str], Logits], at_hand: str | None
@@ -243,6 +295,8 @@ class Engine:
         """Whether steps that the expert settles alone leave the amateur out; it catches up later."""
         scoring = self.method.scoring
         others = [name for name in scoring.sources[1:] if name != at_hand]
+        if self._beams is not None and scoring.additive:
+            return False  # what a settled token scores is a part of its beam's total
         if self.trace is not None or not others or not all(map(self.sources.costs_a_pass, others)):
             return False
         if scoring.skips_settled is not None:
@@ -266,10 +320,10 @@ class Engine:
             if not math.isfinite(logprob):
                 self._fail(judged, position, row)
             row.append(token_id, logprob)
-            emitted.append(position)
+            emitted.append((row, position, token_id))
             if token_id != draft or row.finish_reason is not None:
                 departed.add(number)
-        self._record(judged, ids, emitted)
+        self._record(judged, emitted)
         return departed
 
     def _fail(self, judged: _Judged, position: int, row: Row) -> NoReturn:
@@ -287,31 +341,36 @@ class Engine:
             'dtype="float32"'
         )
 
-    def _record(self, judged: _Judged, ids: Chosen, positions: Sequence[int]) -> None:
-        """Keep what was asked for beside the tokens of some positions."""
-        rows = [self.rows[judged.rows[position]] for position in positions]
+    def _record(self, judged: _Judged, emitted: Sequence[tuple[Row, int, int]]) -> None:
+        """Keep what was asked for beside tokens: of each its row, the position that gave it, and the token."""
+        positions = [position for _, position, _ in emitted]
         if self.observe is not None:
-            for row, position in zip(rows, positions, strict=True):
+            for row, position, _ in emitted:
                 self.observe(row, judged.scores[position], judged.logits["expert"][position])
         if self.top_logprobs:
             best, best_logprobs = choice.top(judged.scores[positions], self.top_logprobs)
-            for row, row_ids, row_logprobs in zip(rows, best.tolist(), best_logprobs.tolist(), strict=True):
+            for (row, _, _), row_ids, row_logprobs in zip(emitted, best.tolist(), best_logprobs.tolist(), strict=True):
                 row.top_logprobs.append(list(zip(row_ids, row_logprobs, strict=True)))
         if self.trace is not None:
             logits = {name: values[positions] for name, values in judged.logits.items()}
-            traced = trace_tokens(logits, judged.raw[positions], ids[positions], self.trace)
-            for row, entry in zip(rows, traced, strict=True):
+            ids = torch.tensor([token_id for _, _, token_id in emitted], device=judged.raw.device)
+            traced = trace_tokens(logits, judged.raw[positions], ids, self.trace)
+            for (row, _, _), entry in zip(emitted, traced, strict=True):
                 row.trace.append(entry)
 
     def _admit(self) -> None:
         joining: list[Row] = []
-        while self.waiting and len(self.rows) + len(joining) < self.max_rows:
+        width = self.method.strategy.rows
+        active = len(self.rows) if self._beams is None else len(self._beams)
+        while self.waiting and (active + len(joining) + 1) * width <= self.max_rows:
             joining.append(self.waiting.popleft())
         if not joining:
             return
         self.rows = [*self.rows, *joining]
+        if self._beams is not None:
+            self._beams.add(joining)
         self.sources.add_rows(len(joining), [row.other_prompts for row in joining])
-        self.sources.reserve(len(self.rows), max(row.limit for row in self.rows))
+        self.sources.reserve((active + len(joining)) * width, max(row.limit for row in self.rows))
         if self._history is not None:
             texts, places = [row.tokens for row in joining], [row.index for row in joining]
             self._history.add_rows(texts, places, self.sources.device)
@@ -321,6 +380,10 @@ class Engine:
         if len(kept) == len(self.rows):
             return
         self.rows = [self.rows[place] for place in kept]
-        self.sources.keep_rows(kept)
+        self._keep_rows(kept)
+
+    def _keep_rows(self, rows: Sequence[int]) -> None:
+        """Make old row `rows[i]` the new row i, in the models and the history."""
+        self.sources.keep_rows(rows)
         if self._history is not None:
-            self._history.keep_rows(kept)
+            self._history.keep_rows(rows)

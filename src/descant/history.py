@@ -39,7 +39,7 @@ class HistoryBuffer:
         """Put tokens behind the end of each row without lengthening it: they are drafts."""
         self._resize(
             len(self._lengths),
-            max(length + len(new) for length, new in zip(self._lengths, tokens, strict=True)),
+            max((length + len(new) for length, new in zip(self._lengths, tokens, strict=True)), default=0),
             self._tokens.device,
         )
         places = [
@@ -50,6 +50,10 @@ class HistoryBuffer:
         if places:
             row, column, token = torch.tensor(places, device=self._tokens.device).unbind(-1)
             self._tokens[row, column] = token
+
+    def follow(self, texts: Sequence[Sequence[int]]) -> None:
+        """Lengthen each row to its text."""
+        self.extend([text[length:] for text, length in zip(texts, self._lengths, strict=True)])
 
     def extend(self, tokens: Sequence[Sequence[int]]) -> None:
         """Lengthen each row by its tokens."""

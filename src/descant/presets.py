@@ -26,7 +26,7 @@ from descant.scoring import (
     Scoring,
     WhenUncertain,
 )
-from descant.strategies import Greedy, PromptLookup, Sample, Speculative, Strategy
+from descant.strategies import Beam, Greedy, PromptLookup, Sample, Speculative, Strategy
 
 _LIKELIHOOD = Likelihood()
 _GREEDY = Greedy()
@@ -175,6 +175,20 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "greedy, drafted from the text itself",
                 "https://arxiv.org/abs/2304.04487",
                 strategy=Speculative(draft=PromptLookup()),
+            ),
+            Preset("beam", "the best of 4 sequences by total score", strategy=Beam(4)),
+            Preset(
+                "diverse-beam",
+                "beams in groups that differ",
+                "https://arxiv.org/abs/1610.02424",
+                strategy=Beam(4, groups=4, diversity=0.5),
+            ),
+            Preset(
+                "contrastive-beam",
+                "the sequence of the best total contrast",
+                "https://arxiv.org/abs/2210.15097",
+                Contrastive(alpha=0.1),
+                strategy=Beam(5),
             ),
             _sampling("top-k", "among the k most probable", "https://arxiv.org/abs/1805.04833", TopK(50)),
             _sampling("top-p", "in the smallest set of mass p", "https://arxiv.org/abs/1904.09751", TopP(0.95)),

@@ -119,6 +119,8 @@ class Output:
     logprobs
         For each token its natural log-probability under the distribution it was chosen from: the softmax of the
         scores after all processors.
+    score
+        Of a beam: the sum of its tokens' scores over `length ** length_penalty`. None for other strategies.
     method
         Every setting that made the text, as plain data.
     timing
@@ -129,7 +131,7 @@ class Output:
         For each token the most probable `(token id, log-probability)`, best first, where `top_logprobs=k` asked
         for them.
     alternatives
-        The other beams, best first.
+        The other beams, best first. They may be fewer than were asked for where a scoring allows few tokens.
     trace
         Why each token was chosen, where `trace=True` asked for it.
     speculation
@@ -146,6 +148,7 @@ class Output:
     timing: Timing
     prompt_token_ids: list[int]
     top_logprobs: list[list[tuple[int, float]]] | None = None
+    score: float | None = None
     alternatives: "Sequence[Output]" = ()
     trace: list[TokenTrace] | None = None
     speculation: Speculation | None = None

@@ -1,5 +1,6 @@
 """One row of a decode: its tokens, how it ends, and the text it has shown."""
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,13 @@ class TextFollower:
         """Add a token; `text` grows by what is certain, `matched` tells whether a stop string is complete."""
         self._emit(self._detokenizer.push(token_id))
 
+    def fork(self) -> "TextFollower":
+        """Return a follower of the same tokens that goes its own way."""
+        twin = copy.copy(self)
+        twin._detokenizer = self._detokenizer.fork()
+        twin._matcher = copy.copy(self._matcher)
+        return twin
+
     def finish(self) -> None:
         """Add what was held back, unless a stop string ended the text."""
         if not self.matched:
@@ -77,6 +85,12 @@ class Row:
         Its text so far; None where nobody needs it before the end.
     other_prompts
         What sources by name read in place of its prompt.
+    total
+        Of a beam: the sum of its tokens' scores.
+    score
+        Of a beam that has ended: its total after the length penalty.
+    alternatives
+        Of the best beam: the others, best first.
     """
 
     index: int
@@ -91,6 +105,9 @@ class Row:
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
     trace: list[TokenTrace] = field(default_factory=list)
     speculation: Speculation = field(default_factory=Speculation)
+    total: float = 0.0
+    score: float | None = None
+    alternatives: "list[Row]" = field(default_factory=list)
     finish_reason: FinishReason | None = None
     submitted_at: float = field(default_factory=time.perf_counter)
     first_token_at: float | None = None
@@ -104,6 +121,15 @@ class Row:
     def new_tokens(self) -> list[int]:
         """The tokens that were chosen."""
         return self.tokens[self.prompt_length :]
+
+    def fork(self) -> "Row":
+        """Return a row with the same tokens that goes its own way, for another beam."""
+        twin = copy.copy(self)
+        twin.tokens, twin.logprobs = self.tokens.copy(), self.logprobs.copy()
+        twin.top_logprobs, twin.trace = self.top_logprobs.copy(), self.trace.copy()
+        if self.follower is not None:
+            twin.follower = self.follower.fork()
+        return twin
 
     def append(self, token_id: int, logprob: float) -> None:
         """Add a chosen token and end the row if it is complete."""

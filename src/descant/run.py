@@ -52,12 +52,13 @@ class Run:
     def _new(self, rows: Iterator[Row] | Sequence[Row]) -> Iterator[Piece]:
         for row in rows:
             characters, tokens = self._shown[row.index]
-            text = row.follower.text[characters:] if row.follower is not None else ""
-            if row.follower is not None and not text and row.finish_reason is None:
+            output = self._output(row) if row.finish_reason is not None else None
+            text = row.follower.text[characters:] if row.follower is not None else output.text if output else ""
+            if row.follower is not None and not text and output is None:
                 continue
             new = row.tokens[row.prompt_length + tokens :]
             self._shown[row.index] = (characters + len(text), tokens + len(new))
-            yield Piece(row.index, text, new, self._output(row) if row.finish_reason is not None else None)
+            yield Piece(row.index, text, new, output)
 
     def _output(self, row: Row) -> Output:
         assert row.finish_reason is not None
@@ -76,6 +77,8 @@ class Run:
             timing=row.timing(),
             prompt_token_ids=row.tokens[: row.prompt_length],
             top_logprobs=row.top_logprobs if self.engine.top_logprobs else None,
+            score=row.score,
+            alternatives=tuple(map(self._output, row.alternatives)),
             trace=row.trace if self.engine.trace is not None else None,
             speculation=row.speculation if self.engine.speculative else None,
             other_prompt_token_ids={name: list(other.tokens) for name, other in row.other_prompts.items()},

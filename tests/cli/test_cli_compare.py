@@ -46,6 +46,17 @@ def test_sampling_agrees_with_transformers(run: Run, folders: tuple[Path, Path],
     assert plain.objects[0]["token_ids"] == expected.token_ids
 
 
+def test_beams_agree_with_transformers(run: Run, folders: tuple[Path, Path]) -> None:
+    options = ("--beams", "3", "--length-penalty", "0.5", "--early-stopping", "never", "--no-repeat-ngram", "2")
+    methods = ("--methods", "beam,diverse-beam")
+    done = run("compare", PROMPT, "--expert", folders[0], *OPTIONS, *methods, *options[:-2], "--json")
+    assert done.code == 2  # groups of 4 do not divide 3 beams
+    done = run("compare", PROMPT, "--expert", folders[0], *OPTIONS, *methods, *options[2:], "--json")
+    verdicts = {row["name"]: (row["transformers"] or {}).get("same_tokens") for row in done.objects}
+    assert verdicts == {"beam": True, "diverse-beam": None}
+    assert all(row["score"] < 0 for row in done.objects)
+
+
 def test_the_checkpoints_own_settings_do_not_leak(decoder: Decoder) -> None:
     config = generation_config(preset("greedy"), RunOptions(max_new_tokens=10), decoder.eos_token_ids)
     assert config is not None

@@ -10,6 +10,7 @@ import pytest
 from cli_runs import Run, Terminal
 
 from descant import (
+    Beam,
     Contrastive,
     Decoder,
     EarlyExit,
@@ -206,6 +207,16 @@ def test_bad_rows_are_reported_and_the_others_decoded(
     assert [row["index"] for row in found] == [0, 1, 2, 3, 4]
     assert ["error" in row for row in found] == [False, True, False, True, False]
     assert [row["text"] for row in found if "text" in row] == expected
+
+
+def test_json_holds_the_beams(run: Run, models: tuple[str, ...], decoder: Decoder) -> None:
+    [found] = run("generate", PROMPT, *models, "--max-tokens", "5", "--json", "--beams", "3").objects
+    [expected] = decoder.generate(PROMPT, strategy=Beam(3), max_new_tokens=5, chat=True)
+    assert (found["text"], found["score"]) == (expected.text, expected.score)
+    assert [beam["token_ids"] for beam in found["alternatives"]] == [x.token_ids for x in expected.alternatives]
+    assert [beam["score"] for beam in found["alternatives"]] == [x.score for x in expected.alternatives]
+    printed = run("generate", PROMPT, *models, "--max-tokens", "5", "--beams", "3")
+    assert (printed.code, printed.out) == (0, expected.text + "\n")
 
 
 def test_jsonl_prompts(run: Run, models: tuple[str, ...], tmp_path: Path, decoder: Decoder) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from descant import (
+    Beam,
     ContextAware,
     Contrastive,
     DoLa,
@@ -74,6 +75,14 @@ LIKELIHOOD, GREEDY, SAMPLE = Likelihood(), Greedy(), Sample()
             False,
             (LIKELIHOOD, (RepetitionPenalty(1.2), MinNewTokens(2)), GREEDY),
         ),
+        (None, {"beams": 3}, False, (LIKELIHOOD, (), Beam(3))),
+        (None, {"length_penalty": 2.0}, False, (LIKELIHOOD, (), Beam(4, 2.0))),
+        (None, {"beams": 6, "early_stopping": "true"}, True, (Contrastive(), (), Beam(6, early_stopping=True))),
+        ("beam", {"beam_groups": 2}, False, (LIKELIHOOD, (), Beam(4, groups=2, diversity=0.5))),
+        ("contrastive-beam", {"diversity": 1.0, "beam_groups": 5}, True,
+         (Contrastive(), (), Beam(5, groups=5, diversity=1.0))),
+        (None, {"beams": 3, "temperature": 2.0}, False, (LIKELIHOOD, (Temperature(2.0),), Beam(3, base=SAMPLE))),
+        ("beam", {"temperature": 2.0}, False, (LIKELIHOOD, (Temperature(2.0),), Beam(4, base=SAMPLE))),
         (
             "sample",
             {
@@ -103,6 +112,10 @@ def test_options_become_parts(name: str | None, given: dict[str, Any], amateur: 
     [
         ("greedy", {"beta": 0.5}, True, "--beta would have no effect: --method greedy"),
         ("greedy", {"top_k": 5}, True, "--top-k would have no effect: --method greedy"),
+        ("greedy", {"beams": 4}, True, "--beams would have no effect: --method greedy"),
+        ("speculative", {"beams": 4}, True, "--beams would have no effect: --method speculative"),
+        ("beam", {"early_stopping": "yes"}, True, "give true, false or never"),
+        ("beam", {"beams": 0}, True, "Beam.width is 0"),
         ("top-k", {"alpha": 0.5, "beta": 1.0}, True, "--alpha and --beta would have no effect"),
         (None, {"alpha": 0.5}, False, "there is no amateur"),
         ("guidance", {"beta": 0.5}, True, "--beta would have no effect: --method guidance"),
@@ -124,10 +137,13 @@ def test_what_would_be_ignored_is_refused(name: str | None, given: dict[str, Any
 
 def test_every_method_option_is_known_to_some_preset() -> None:
     counts = ("candidates", "top_k", "no_repeat_ngram", "min_new_tokens")
-    given = {name: 2 if name in counts else 0.5 for name in MethodOptions.__dataclass_fields__}
+    beams = {"beams": 4, "length_penalty": 0.5, "early_stopping": "never", "beam_groups": 2, "diversity": 0.5}
+    others = [name for name in MethodOptions.__dataclass_fields__ if name not in beams]
+    given = {name: 2 if name in counts else 0.5 for name in others}
     scale = {"guidance_scale": given.pop("guidance_scale")}
     assert choose("guidance", scale, has_amateur=True).used == set(scale)
     assert choose("contrastive", given, has_amateur=True).used == set(given)
+    assert choose("contrastive", beams, has_amateur=True).used == set(beams)  # beams that are drawn have no groups
 
 
 @pytest.mark.parametrize("run", [RunOptions(seed=1), RunOptions()])
@@ -155,7 +171,7 @@ def test_presets_have_papers_and_describe_themselves() -> None:
         assert entry is preset(name)
         assert set(entry.arguments) == {"scoring", "processors", "strategy"}
         assert entry.paper is None or re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{5}", entry.paper)
-        assert (entry.paper is None) == (name in ("greedy", "sample"))
+        assert (entry.paper is None) == (name in ("greedy", "sample", "beam"))
     assert settings(PRESETS["contrastive-beta"]) == "alpha 0.1, beta 0.5"
     assert settings(PRESETS["top-p"]) == "top-p 0.95"
     assert settings(PRESETS["dola-low"]) == "layers low, alpha 0.1"
@@ -167,6 +183,8 @@ def test_presets_have_papers_and_describe_themselves() -> None:
         "speculative": "fewer of expert + amateur",
         "dexperts": "expert + positive + negative",
     }
+    assert settings(PRESETS["contrastive-beam"]) == "alpha 0.1, beams 5"
+    assert settings(PRESETS["diverse-beam"]) == "beams 4, beam-groups 4, diversity 0.5"
 
 
 EXPERT, AMATEUR = map(str, demo_paths())

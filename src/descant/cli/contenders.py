@@ -56,6 +56,7 @@ class Run:
             "finish_reason": self.output.finish_reason,
             "method": self.output.method,
             "timing": dataclasses.asdict(self.output.timing),
+            **({} if self.output.score is None else {"score": self.output.score}),
             "transformers": theirs,
         }
 

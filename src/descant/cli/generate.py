@@ -79,7 +79,8 @@ def generate(
     """Decode one prompt, or a file of them.
 
     Text goes to stdout: piece by piece to a terminal, whole to a pipe. With --json each prompt gives one
-    object: text, token_ids, finish_reason, method (every setting), timing.
+    object: text, token_ids, finish_reason, method (every setting), timing; of a beam search also its score and
+    the other beams.
 
     Ctrl-C ends the rows where they are, prints them and exits with 130; a second one aborts. Exit codes:
     0 done, 1 error, 2 usage, 3 some prompts of a file failed, 130 interrupted, 141 the output was closed.
@@ -219,6 +220,9 @@ class _Job:
             "method": output.method,
             "timing": dataclasses.asdict(output.timing),
         }
+        if output.score is not None:
+            record["score"] = output.score
+            record["alternatives"] = [_describe_alternative(beam) for beam in output.alternatives]
         if self.options.logprobs is not None:
             record["logprobs"] = output.logprobs
         if output.top_logprobs is not None:
@@ -229,3 +233,7 @@ class _Job:
         if output.trace is not None:
             record["trace"] = [dataclasses.asdict(entry) for entry in output.trace]
         return record
+
+
+def _describe_alternative(beam: "Output") -> dict[str, Any]:
+    return {name: getattr(beam, name) for name in ("text", "token_ids", "finish_reason", "score", "logprobs")}

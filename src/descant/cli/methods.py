@@ -25,7 +25,7 @@ from descant.processors import (
     canonical_order,
 )
 from descant.scoring import Scoring, WhenUncertain
-from descant.strategies import Greedy, Sample, Speculative, Strategy
+from descant.strategies import Beam, Greedy, Sample, Speculative, Strategy, TokenStrategy
 
 _AMATEURS = "--amateur NAME, --amateur-layer N, --amateur-window N or --amateur-prompt TEXT"
 NEEDS_AMATEUR = f"needs an amateur; give {_AMATEURS}"
@@ -59,6 +59,17 @@ _PENALTIES: Mapping[str, Callable[[Any], Processor]] = {
     "no_repeat_ngram": NoRepeatNGram,
     "min_new_tokens": MinNewTokens,
 }
+_BEAMS: Mapping[str, str] = {
+    "beams": "width",
+    "length_penalty": "length_penalty",
+    "early_stopping": "early_stopping",
+    "beam_groups": "groups",
+    "diversity": "diversity",
+}
+"""What `Beam` calls them."""
+
+_EARLY_STOPPING: Mapping[str, Any] = {"true": True, "false": False, "never": "never"}
+_DIVERSITY = 0.5
 _PARTS = {**_PENALTIES, **_SAMPLING}
 
 
@@ -104,7 +115,8 @@ def choose(name: str | None, given: Mapping[str, Any], *, has_amateur: bool) -> 
     Parameters
     ----------
     name
-        A preset. None: contrastive with an amateur; else sampling if an option asks for it, or greedy.
+        A preset. None: contrastive with an amateur; else sampling or a beam search if an option asks for it, or
+        greedy.
     given
         The options that were given.
     has_amateur
@@ -118,7 +130,8 @@ def choose(name: str | None, given: Mapping[str, Any], *, has_amateur: bool) -> 
     base = name
     if base is None:
         sampled = any(key in given for key in _SAMPLING) and given.get("temperature") != 0
-        base = "contrastive" if has_amateur else "sample" if sampled else "greedy"
+        plain = "beam" if any(key in given for key in _BEAMS) else "greedy"
+        base = "contrastive" if has_amateur else "sample" if sampled else plain
     resolved = apply(preset(base), given)
     if resolved.contrasts and not has_amateur:
         raise UsageError(f"{base} {NEEDS_AMATEUR}")
@@ -147,12 +160,30 @@ def apply(base: Preset, given: Mapping[str, Any]) -> Resolved:
         sampling = set()
     elif sampling and not strategy.random:
         strategy = _grow_by(strategy, Sample())
+    beams = {key for key in given if key in _BEAMS and base.name != "greedy" and not isinstance(strategy, Speculative)}
+    if beams:
+        strategy = _search(strategy, {key: given[key] for key in beams})
     for key in penalties | sampling:
         if (key, given[key]) != ("temperature", 0):
             part = _PARTS[key](given[key])
             parts[type(part)] = part
     method = replace(base, scoring=scoring, processors=canonical_order(parts.values()), strategy=strategy)
-    return Resolved(method, frozenset(contrast | penalties | sampling))
+    return Resolved(method, frozenset(contrast | penalties | sampling | beams))
+
+
+def _search(strategy: Strategy, given: Mapping[str, Any]) -> Beam:
+    """Return a beam search that grows as a strategy does, changed by the options that were given."""
+    if not isinstance(strategy, Beam):
+        assert isinstance(strategy, TokenStrategy)
+        strategy = Beam(base=strategy)
+    changes = {_BEAMS[key]: value for key, value in given.items()}
+    if "early_stopping" in given:
+        if given["early_stopping"] not in _EARLY_STOPPING:
+            raise UsageError(f"--early-stopping is {given['early_stopping']!r}; give true, false or never")
+        changes["early_stopping"] = _EARLY_STOPPING[given["early_stopping"]]
+    if given.get("beam_groups", 1) > 1 and not strategy.diversity:
+        changes.setdefault("diversity", _DIVERSITY)
+    return replace(strategy, **changes)
 
 
 def _inner(scoring: Scoring) -> Scoring:
@@ -180,7 +211,12 @@ def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resol
     strategy = resolved.method.strategy
     if not given:
         return resolved
+    if isinstance(strategy, Beam):
+        raise UsageError(
+            "speculation drafts for one sequence, and beams are several; drop the --draft options or --beams"
+        )
     if not isinstance(strategy, Speculative):
+        assert isinstance(strategy, TokenStrategy)
         strategy = Speculative(strategy)
     changes: dict[str, Any] = {} if draft is None else {"draft": draft}
     if "draft_tokens" in given:
@@ -193,9 +229,9 @@ def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resol
     return replace(resolved, method=replace(resolved.method, strategy=replace(strategy, **changes)))
 
 
-def _grow_by(strategy: Strategy, base: Strategy) -> Strategy:
-    """Return `base`, speculative if the strategy is."""
-    return replace(strategy, base=base) if isinstance(strategy, Speculative) else base
+def _grow_by(strategy: Strategy, base: TokenStrategy) -> Strategy:
+    """Return `base`, speculative or with beams if the strategy is."""
+    return replace(strategy, base=base) if isinstance(strategy, (Speculative, Beam)) else base
 
 
 def _refuse_truncation(base: Preset, sampling: set[str]) -> None:
@@ -254,7 +290,18 @@ def settings(method: Preset) -> str:
         words.append(f"{names[type(part)].replace('_', '-')} {value:g}")
     if isinstance(method.strategy, Speculative):
         words.append(f"drafts {method.strategy.tokens}")
+    if isinstance(method.strategy, Beam):
+        words += _beam_settings(method.strategy)
     return ", ".join(words)
+
+
+def _beam_settings(strategy: Beam) -> list[str]:
+    words = [f"beams {strategy.width}"]
+    for key in ("length_penalty", "early_stopping", "beam_groups", "diversity"):
+        value = getattr(strategy, _BEAMS[key])
+        if value != getattr(Beam, _BEAMS[key]):
+            words.append(f"{key.replace('_', '-')} {str(value).lower()}")
+    return words
 
 
 def _reason(asked: str | None) -> str:

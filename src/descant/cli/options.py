@@ -15,6 +15,7 @@ _MODELS = "Models"
 _CONTRAST = "Contrast: the default method where there is an amateur; else greedy"
 _SAMPLING = "Sampling: any of these makes a method sample; --temperature 0 is greedy"
 _PENALTIES = "Penalties and bans"
+_BEAMS = "Beams: any of these makes a method search for the sequence with the best total score"
 _SPECULATION = "Speculation: the same text from fewer passes of the expert; the amateur drafts unless told otherwise"
 RUN = "Run"
 OUTPUT = "Output"
@@ -134,6 +135,18 @@ class MethodOptions:
     )
     no_repeat_ngram: Annotated[int | None, option(_PENALTIES, "Never repeat N tokens in a row.", of="N")] = None
     min_new_tokens: Annotated[int | None, option(_PENALTIES, "No end of sequence before N tokens.", of="N")] = None
+
+    beams: Annotated[int | None, option(_BEAMS, "Follow the N best sequences; 4.", of="N")] = None
+    length_penalty: Annotated[
+        float | None, option(_BEAMS, "Divide a sequence's score by its length to the power of X; 1.", of="X")
+    ] = None
+    early_stopping: Annotated[
+        str | None, option(_BEAMS, "When N have ended: true, false (if none may be better) or never.", of="NAME")
+    ] = None
+    beam_groups: Annotated[int | None, option(_BEAMS, "Cut the beams into N groups that differ.", of="N")] = None
+    diversity: Annotated[
+        float | None, option(_BEAMS, "What a token costs that an earlier group has chosen; 0.5.", of="X")
+    ] = None
 
     def given(self) -> dict[str, Any]:
         """Return the options that were given, by name."""

@@ -29,7 +29,7 @@ from descant.processors import (
     Typical,
 )
 from descant.scoring import Likelihood
-from descant.strategies import Speculative
+from descant.strategies import Beam, Speculative
 
 _NAMES: Mapping[type[Processor], tuple[str, str]] = {
     RepetitionPenalty: ("penalty", "repetition_penalty"),
@@ -52,12 +52,17 @@ def generation_config(method: Preset, run: RunOptions, eos_token_ids: Sequence[i
         return None  # the same distribution, but other draws
     if not isinstance(method.scoring, Likelihood) or any(type(part) not in _NAMES for part in method.processors):
         return None
+    if isinstance(method.strategy, Beam) and not _has_beams(method.strategy):
+        return None
     settings: dict[str, Any] = {}
     for part in method.processors:
         ours, theirs = _NAMES[type(part)]
         settings[theirs] = getattr(part, ours)
     if method.strategy.random:
         settings = {"do_sample": True, "top_k": 0, **settings}
+    if isinstance(method.strategy, Beam):
+        names = {"num_beams": "width", "length_penalty": "length_penalty", "early_stopping": "early_stopping"}
+        settings |= {theirs: getattr(method.strategy, ours) for theirs, ours in names.items()}
     eos = [] if run.ignore_eos else list(eos_token_ids)
     return GenerationConfig(
         max_new_tokens=run.max_new_tokens,
@@ -66,6 +71,11 @@ def generation_config(method: Preset, run: RunOptions, eos_token_ids: Sequence[i
         stop_strings=run.stop or None,
         **settings,
     )
+
+
+def _has_beams(strategy: Beam) -> bool:
+    """Tell whether transformers has a beam search: its truncations keep more tokens where beams are drawn."""
+    return strategy.width > 1 and strategy.groups == 1 and strategy.ranking == "score" and not strategy.random
 
 
 class _Stop(StoppingCriteria):

@@ -61,6 +61,15 @@ class Scoring(ABC):
         sampling draws from. The arguments are not mutated.
         """
 
+    @property
+    def additive(self) -> bool:
+        """Whether the scores of different positions may be added up as they are, which beam search does.
+
+        Logits may not: a constant more at one position changes nothing there and everything in a sum. Their
+        `log_softmax` is added up instead.
+        """
+        return False
+
     def settled(self, expert: Logits) -> Mask:
         """Tell at which positions the expert's logits alone decide the scores, which are those of `alone`.
 

@@ -149,6 +149,10 @@ class Contrastive(Scoring):
         """
         return ~(expert < self._threshold(expert))
 
+    @property
+    def additive(self) -> bool:
+        return self.beta is None
+
     def settled(self, expert: Logits) -> Mask:
         return (expert >= self._threshold(expert)).sum(-1) == 1
 

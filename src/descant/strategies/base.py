@@ -31,18 +31,27 @@ class Draws:
 
 
 class Strategy(ABC):
-    """Chooses one token a row; a frozen dataclass, with all state in its arguments."""
-
-    @abstractmethod
-    def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
-        """Return one token id a row; every row has at least one score above −inf."""
+    """How sequences grow; a frozen dataclass, with all state in its arguments."""
 
     @property
+    @abstractmethod
     def random(self) -> bool:
         """Whether equal scores may lead to different tokens."""
-        return False
 
     @property
     def whole_batch(self) -> bool:
         """Whether all rows of a call must be decoded at once."""
         return False
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the models a prompt takes at most."""
+        return 1
+
+
+class TokenStrategy(Strategy):
+    """Gives every row its next token, whatever the other rows are."""
+
+    @abstractmethod
+    def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
+        """Return one token id a row; every row has at least one score above −inf."""

@@ -6,13 +6,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from descant import choice
-from descant.strategies.base import Draws, Strategy
+from descant.strategies.base import Draws, TokenStrategy
 from descant.types import Chosen
 
 
 @dataclass(frozen=True)
-class Greedy(Strategy):
+class Greedy(TokenStrategy):
     """Take the token with the highest score; of equal ones, that with the lowest id."""
+
+    @property
+    def random(self) -> bool:
+        return False
 
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         del draws

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from descant import choice
 from descant.errors import SettingsError
-from descant.strategies.base import Draws, Strategy
+from descant.strategies.base import Draws, TokenStrategy
 from descant.types import Chosen
 
 
 @dataclass(frozen=True)
-class Sample(Strategy):
+class Sample(TokenStrategy):
     """Draw from `softmax(scores)`. Temperature and truncation are processors.
 
     Parameters

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from descant.checks import number, shown, whole
 from descant.errors import SettingsError
-from descant.strategies.base import Draws, Strategy
+from descant.strategies.base import Draws, TokenStrategy
+from descant.strategies.beam import Beam
 from descant.strategies.greedy import Greedy
 from descant.strategies.sample import Sample
 from descant.types import Chosen
@@ -56,7 +57,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Speculative(Strategy):
+class Speculative(TokenStrategy):
     """Let something cheap draft, and verify the drafts: the text of `base`, from fewer passes of the expert.
 
     With `Greedy` the tokens are those of plain decoding. With `Sample` the distribution is: a draft x, drawn from q,
@@ -80,12 +81,17 @@ class Speculative(Strategy):
         rejected, and all after it with it. 0 never ends one early.
     """
 
-    base: Strategy = field(default_factory=Greedy)
+    base: TokenStrategy = field(default_factory=Greedy)
     draft: Any = None
     tokens: int | Literal["auto"] = 4
     confidence: float = 0.4
 
     def __post_init__(self) -> None:
+        if isinstance(self.base, Beam):
+            raise SettingsError(
+                "Speculative cannot draft for a beam search, whose beams are not known until their rivals are judged; "
+                "give Greedy() or Sample(), or Beam alone"
+            )
         if not isinstance(self.base, (Greedy, Sample)):
             raise SettingsError(f"Speculative.base is {shown(self.base)}; give Greedy() or Sample()")
         if self.base.whole_batch:

@@ -18,9 +18,10 @@ it:
 """
 
 import codecs
+import copy
 import json
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -65,13 +66,22 @@ class Detokenizer:
         """Return what was held back; no token may follow."""
         return self._decoder.finish()
 
+    def fork(self) -> "Detokenizer":
+        """Return a detokenizer of the same tokens that goes its own way."""
+        twin = copy.copy(self)
+        twin._decoder = self._decoder.fork()
+        return twin
 
+
+@runtime_checkable
 class _Incremental(Protocol):
     """What both ways of decoding offer."""
 
     def push(self, token_id: int) -> str: ...
 
     def finish(self) -> str: ...
+
+    def fork(self) -> "_Incremental": ...
 
 
 class _Tokens:
@@ -121,6 +131,11 @@ class _Bytes:
     def finish(self) -> str:
         return self._characters.decode(b"", final=True)
 
+    def fork(self) -> "_Bytes":
+        twin = copy.copy(self)
+        twin._characters = copy.copy(self._characters)
+        return twin
+
 
 class _Window:
     """Decodes the latest tokens together with a context that was decoded before.
@@ -150,6 +165,11 @@ class _Window:
 
     def finish(self) -> str:
         return self._decode([*self._context, self._run])[self._sent :]
+
+    def fork(self) -> "_Window":
+        twin = copy.copy(self)
+        twin._run = self._run.copy()
+        return twin
 
     def _settle(self, token_id: int) -> str:
         """Decode the run that this token ends, and the token."""
