@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from descant.amateurs import EarlyExit, Window
+    from descant.amateurs import EarlyExit, OtherTokenizer, Window
     from descant.decoder import Decoder
     from descant.errors import (
         DecodingError,
@@ -64,6 +64,7 @@ __all__ = [
     "MinNewTokens",
     "MinP",
     "NoRepeatNGram",
+    "OtherTokenizer",
     "OutOfMemoryError",
     "Output",
     "Piece",
@@ -93,6 +94,7 @@ __all__ = [
 
 _HOMES = {
     "EarlyExit": "amateurs",
+    "OtherTokenizer": "amateurs",
     "Window": "amateurs",
     "Decoder": "decoder",
     "DecodingError": "errors",

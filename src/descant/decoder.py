@@ -2,13 +2,14 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, EarlyExit, Window
+from descant.amateurs import Amateur, EarlyExit, OtherTokenizer, Window
 from descant.checks import shown
 from descant.choice import row_generator
 from descant.describe import describe
@@ -45,7 +46,8 @@ class Decoder:
     tokenizer
         Its tokenizer; without one, prompts are token ids and outputs have no text.
     amateur
-        A model that shares the expert's tokens, `EarlyExit(layer)`, or `Window(model, tokens)`.
+        A model that shares the expert's tokens, `EarlyExit(layer)`, `Window(model, tokens)`, or
+        `OtherTokenizer(model, tokenizer)`.
     amateur_tokenizer
         The amateur's tokenizer, to be compared with the expert's.
     runner
@@ -111,7 +113,8 @@ class Decoder:
         expert
             Hub id or folder of the expert and its tokenizer.
         amateur
-            Hub id or folder, `EarlyExit(layer)`, `Window(name or model, tokens)`, or a loaded model.
+            Hub id or folder, `EarlyExit(layer)`, `Window(name or model, tokens)`, `OtherTokenizer(name)`, or a loaded
+            model.
         device
             `"auto"` takes cuda, then mps, then cpu.
         dtype
@@ -145,7 +148,7 @@ class Decoder:
 
         # Tokenizers first: a name that is wrong fails before any weights are read.
         tokenizer = load_tokenizer(fspath(expert), trust_remote_code=trust_remote_code, revision=revision)
-        name = amateur.model if isinstance(amateur, Window) else amateur
+        name = amateur.model if isinstance(amateur, (Window, OtherTokenizer)) else amateur
         if not isinstance(name, (str, PathLike)):
             assert not isinstance(amateur, (str, PathLike))
             if amateur_quantization is not None:
@@ -156,6 +159,9 @@ class Decoder:
             return cls(load(expert, revision, quantization), tokenizer, amateur, runner=runner)
         amateur_tokenizer = load_tokenizer(fspath(name), trust_remote_code=trust_remote_code)
         model, other = load(expert, revision, quantization), load(name, None, amateur_quantization)
+        if isinstance(amateur, OtherTokenizer):
+            bridged = replace(amateur, model=other, tokenizer=amateur_tokenizer)
+            return cls(model, tokenizer, bridged, runner=runner)
         part = Window(other, amateur.tokens) if isinstance(amateur, Window) else other
         return cls(model, tokenizer, part, amateur_tokenizer=amateur_tokenizer, runner=runner)
 
@@ -423,6 +429,10 @@ class Decoder:
         return "" if self.tokenizer is None else decode(self.tokenizer, [token_id])
 
 
+def _name_of(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
+    return None if tokenizer is None else tokenizer.name_or_path or type(tokenizer).__name__
+
+
 def _describe_model(model: Any) -> Any:
     if isinstance(model, PreTrainedModel):
         return {
@@ -433,4 +443,6 @@ def _describe_model(model: Any) -> Any:
         }
     if isinstance(model, Window):
         return {"name": "Window", "model": _describe_model(model.model), "tokens": model.tokens}
+    if isinstance(model, OtherTokenizer):
+        return {**describe(model), "model": _describe_model(model.model), "tokenizer": _name_of(model.tokenizer)}
     return describe(model)

@@ -22,7 +22,7 @@ from torch import Tensor
 from descant import choice
 from descant.distribution import process
 from descant.draft_length import DraftLength, Round
-from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter
+from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
 from descant.errors import DecodingError
 from descant.history import HistoryBuffer
 from descant.models.sources import Sources
@@ -32,7 +32,7 @@ from descant.rows import Row
 from descant.scoring.base import Scoring
 from descant.strategies import Draws, PromptLookup, Speculative, Strategy
 from descant.trace import TraceText, trace_tokens
-from descant.types import Chosen, Logits
+from descant.types import Chosen, Logits, Mask
 
 _SELECTIVE_ROWS = 4
 """Rows up to which leaving out the amateur pays: it is run as soon as one row needs it."""
@@ -127,6 +127,8 @@ class Engine:
         if isinstance(strategy.draft, PromptLookup):
             return LookupDrafter(self._history, strategy.draft.ngram)
         source = "draft" if "draft" in self.sources.others else "amateur"
+        if source in self.sources.bridges:
+            return TextDrafter(self.sources.bridges[source], self._history, strategy.confidence)
         processors = self.method.processors
         return ModelDrafter(self.sources, source, processors, self._history, strategy.base, strategy.confidence)
 
@@ -161,7 +163,7 @@ class Engine:
         lengths = [len(row.tokens) for row in rows]
         steady = all(row.logprobs for row in rows)
         drafts = self._draft()
-        reading = Reading(self.sources, rows, drafts)
+        reading = Reading(self.sources, rows, drafts, self._candidates)
         unfinished = self._verify(reading, drafts)
         self._choose(reading, drafts, unfinished)
         if self._history is not None:
@@ -235,7 +237,21 @@ class Engine:
             value = expert.gather(-1, best)
             return {"expert": expert}, only.scatter(-1, best, value - value)
         logits = {"expert": expert, **{name: read(name) for name in scoring.sources[1:]}}
+        logits |= {
+            f"{name} total": expert.new_zeros(len(expert), 1)
+            for name in scoring.sources
+            if name in self.sources.bridges
+        }
         return logits, scoring(logits)
+
+    def _candidates(self, expert: Logits) -> Mask:
+        """Tell which tokens a model with another tokenizer is asked about: none where the expert settles the matter."""
+        scoring = self.method.scoring
+        head = scoring.head(expert)
+        assert head is not None
+        if self.trace is not None or scoring.skips_settled is False:
+            return head
+        return head & ~scoring.settled(expert)[..., None]
 
     def _may_skip(self) -> bool:
         """Whether steps that the expert settles alone leave the amateur out; it catches up later."""

@@ -5,19 +5,21 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, AmateurFactory, EarlyExit, Window, prepare_amateur
+from descant.amateurs import Amateur, AmateurFactory, EarlyExit, OtherTokenizer, Window, prepare_amateur
+from descant.bridge import Bridge, Tables
 from descant.checks import shown
-from descant.errors import SettingsError, VocabularyError
+from descant.errors import SettingsError, UnsupportedModelError, VocabularyError
 from descant.models import LanguageModel, Runner, RunnerName, inspect_model, open_model
 from descant.models.early_exit import check_layer
 from descant.models.early_layers import EarlyLayers
-from descant.models.huggingface import Exit, RaggedModel
-from descant.models.sources import Sources
+from descant.models.huggingface import RaggedModel
+from descant.models.loading import eos_token_ids
+from descant.models.sources import Source, Sources
 from descant.scoring import Scoring
 from descant.strategies import PromptLookup, Speculative, Strategy
-from descant.tokens import check_same_vocabulary
+from descant.tokens import Respeller, check_same_vocabulary, same_vocabulary
 
-DraftFactory = Callable[[LanguageModel], LanguageModel]
+DraftFactory = Callable[[LanguageModel], LanguageModel | Bridge]
 """Opens a draft model without rows, beside the expert of a call."""
 
 
@@ -52,18 +54,28 @@ class Models:
         self._expert = inspect_model(expert)
         self._runner = Runner(self._expert, runner)
         expert.eval()
+        self._tokenizer = tokenizer
         self._amateur_setting = amateur
         self._amateur: AmateurFactory | None = None
+        self._bridges: dict[int, tuple[OtherTokenizer, Callable[[], Bridge]]] = {}
         self._drafts: dict[int, tuple[Any, AmateurFactory]] = {}
         self._common_width = self._expert.width
-        if amateur is not None:
+        if isinstance(amateur, OtherTokenizer):
+            if amateur_tokenizer is not None:
+                raise SettingsError("OtherTokenizer holds the amateur's tokenizer; leave amateur_tokenizer out")
+            if not self._is_foreign(amateur):
+                amateur_tokenizer = amateur.tokenizer
+                amateur = _model_of(amateur)
+            else:
+                self._bridge(amateur)
+        if amateur is not None and not isinstance(amateur, OtherTokenizer):
             self._amateur = prepare_amateur(amateur, self._expert, runner)
             self._common_width = self._share(self._amateur.width, tokenizer, amateur_tokenizer)
 
     @property
     def has_amateur(self) -> bool:
         """Whether there is an amateur."""
-        return self._amateur is not None
+        return self._amateur_setting is not None
 
     def width(self, scoring: Scoring) -> int:
         """Return the width of the vocabulary that every model read by a scoring has."""
@@ -85,9 +97,17 @@ class Models:
             If a speculative strategy has nothing that can draft, or a model that cannot be rolled back.
         """
         expert = open_model(self._expert, self._runner)
-        others: dict[str, LanguageModel | Exit] = {}
-        if "amateur" in scoring.sources and self._amateur is not None:
-            others["amateur"] = self._amateur.open()
+        others: dict[str, Source] = {}
+        if "amateur" in scoring.sources:
+            if self._amateur is not None:
+                others["amateur"] = self._amateur.open()
+            elif isinstance(self._amateur_setting, OtherTokenizer):
+                if type(scoring).head is Scoring.head:
+                    raise SettingsError(
+                        f"{type(scoring).__name__} reads the amateur's logits of every token, and an amateur with "
+                        "another tokenizer judges plausible tokens only; use Contrastive(), or another amateur"
+                    )
+                others["amateur"] = self._bridge(self._amateur_setting)()
         if isinstance(strategy, Speculative):
             if not isinstance(strategy.draft, PromptLookup) and not self._amateur_drafts(
                 strategy, others.get("amateur")
@@ -98,7 +118,7 @@ class Models:
                     model.check_truncate()
         return Sources(expert, others, self.width(scoring))
 
-    def _amateur_drafts(self, strategy: Speculative, amateur: LanguageModel | Exit | None) -> bool:
+    def _amateur_drafts(self, strategy: Speculative, amateur: Source | None) -> bool:
         """Tell whether the amateur that a scoring reads drafts as well: an exit has no pass of its own to do so."""
         chosen = strategy.draft is None or strategy.draft is self._amateur_setting
         return chosen and isinstance(amateur, LanguageModel)
@@ -120,10 +140,15 @@ class Models:
                 return EarlyLayers(expert, layer, norm=norm)
 
             return early
+        if isinstance(draft, OtherTokenizer):
+            if self._is_foreign(draft):
+                bridge = self._bridge(draft)
+                return lambda _expert: bridge()
+            draft = _model_of(draft)
         if not isinstance(draft, (PreTrainedModel, Window)):
             raise SettingsError(
-                f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), or None "
-                "for the amateur"
+                f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), "
+                "OtherTokenizer(model, tokenizer), or None for the amateur"
             )
         if id(draft) not in self._drafts:  # inspected, and perhaps compiled, once
             self._drafts[id(draft)] = draft, prepare_amateur(draft, self._expert, self._runner.mode)
@@ -135,6 +160,53 @@ class Models:
             return opened
 
         return other
+
+    def _is_foreign(self, setting: OtherTokenizer) -> bool:
+        """Tell whether a model's tokens are really others than the expert's."""
+        if self._tokenizer is None:
+            raise SettingsError(
+                "OtherTokenizer compares tokens by their text, and the expert has no tokenizer; give "
+                "Decoder(model, tokenizer, …)"
+            )
+        model = inspect_model(_model_of(setting))
+        return not same_vocabulary(self._tokenizer, setting.tokenizer, self._expert.width, model.width)
+
+    def _bridge(self, setting: OtherTokenizer) -> Callable[[], Bridge]:
+        """Return what opens a model with another tokenizer, without rows."""
+        if id(setting) not in self._bridges:
+            self._bridges[id(setting)] = setting, self._prepare_bridge(setting)
+        _, factory = self._bridges[id(setting)]
+        return factory
+
+    def _prepare_bridge(self, setting: OtherTokenizer) -> Callable[[], Bridge]:
+        assert self._tokenizer is not None
+        assert setting.tokenizer is not None
+        model = _model_of(setting)
+        seen = inspect_model(model)
+        model.eval()
+        if seen.cache != "ragged":
+            raise UnsupportedModelError(
+                f"{type(model).__name__} cannot stand beside another tokenizer: its rows cannot be rolled back "
+                f"({seen.reason}); choose an attention-only model"
+            )
+        respeller = Respeller(self._tokenizer, setting.tokenizer)
+        namesakes = respeller.own.special.items()
+        ends: dict[int, tuple[int, ...]] = {
+            token_id: (respeller.other.special[content],)
+            for content, token_id in namesakes
+            if content in respeller.other.special
+        }
+        other_ends = tuple(eos_token_ids(model, setting.tokenizer))
+        ends |= {token_id: other_ends for token_id in eos_token_ids(self._expert.model, self._tokenizer) if other_ends}
+        tables = Tables(respeller, ends, model.device)
+        runner = Runner(seen, self._runner.mode)
+        return lambda: Bridge(
+            open_model(seen, runner),
+            tables,
+            reopen=setting.reopen,
+            tolerance=setting.tolerance,
+            budget=setting.budget,
+        )
 
     def _share(
         self,
@@ -152,3 +224,13 @@ class Models:
                 "choose an amateur of the expert's family"
             )
         return width
+
+
+def _model_of(setting: OtherTokenizer) -> PreTrainedModel:
+    """Return the model, which is loaded by now."""
+    if not isinstance(setting.model, PreTrainedModel):
+        raise SettingsError(
+            f"OtherTokenizer holds the name {setting.model!r}; load it with Decoder.from_pretrained, or give a model "
+            "with its tokenizer"
+        )
+    return setting.model

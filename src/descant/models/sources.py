@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from descant.models.base import LanguageModel
+from descant.models.base import ByteSource, LanguageModel
 from descant.models.huggingface import Exit, RaggedModel
 from descant.types import Logits
 
@@ -32,6 +32,9 @@ class _Pass:
     wanted: bool = True
 
 
+Source = LanguageModel | Exit | ByteSource
+
+
 class Sources:
     """Rows of text as the expert and the other sources of a method have read them.
 
@@ -40,16 +43,17 @@ class Sources:
     expert
         The model that is decoded.
     others
-        Further sources by name: `"amateur"`, `"draft"`; each a model with rows of its own, or an early exit of the
-        expert.
+        Further sources by name: `"amateur"`, `"draft"`; each a model with rows of its own, an early exit of the
+        expert, or a model with another tokenizer, which is asked and not read.
     width
         The common vocabulary: logits of all are brought to it.
     """
 
-    def __init__(self, expert: LanguageModel, others: Mapping[str, LanguageModel | Exit], width: int) -> None:
+    def __init__(self, expert: LanguageModel, others: Mapping[str, Source], width: int) -> None:
         self.expert = expert
         self.others = dict(others)
         self.width = width
+        self.bridges = {name: source for name, source in self.others.items() if isinstance(source, ByteSource)}
         self._exits = {name: source for name, source in self.others.items() if isinstance(source, Exit)}
         self._exit_logits: dict[str, Tensor] = {}
 
@@ -57,6 +61,10 @@ class Sources:
     def models(self) -> tuple[LanguageModel, ...]:
         """The models that hold rows."""
         return (self.expert, *(source for source in self.others.values() if isinstance(source, LanguageModel)))
+
+    @property
+    def _holders(self) -> tuple[LanguageModel | ByteSource, ...]:
+        return (*self.models, *self.bridges.values())
 
     @property
     def device(self) -> torch.device:
@@ -77,15 +85,17 @@ class Sources:
         """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`)."""
         for model in self.models:
             model.reserve(rows, length, beside=[other for other in self.models if other is not model])
+        for bridge in self.bridges.values():
+            bridge.reserve(rows, length, beside=self.models)
 
     def add_rows(self, count: int) -> None:
         """Append empty rows to every model."""
-        for model in self.models:
+        for model in self._holders:
             model.add_rows(count)
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Make old row `rows[i]` the new row i in every model."""
-        for model in self.models:
+        for model in self._holders:
             model.keep_rows(rows)
 
     def rewind(self, lengths: Sequence[int]) -> None:
@@ -117,7 +127,7 @@ class Sources:
         if name == "expert" and self._exits:
             return self._read_expert_and_exits(texts, keep)
         if name not in self._exits:
-            return _read_model(self.model(name), texts, keep)
+            return read_model(self.model(name), texts, keep)
         assert name in self._exit_logits, "the expert is read before its exits"
         return self._exit_logits[name]
 
@@ -143,7 +153,7 @@ class Sources:
         return logits[..., : self.width]
 
 
-def _read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
+def read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
     """Bring one model up to the end of the texts; return the logits `[rows, keep, vocab]`."""
     parts = []
     for part in _unread(model, texts, keep):

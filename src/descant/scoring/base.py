@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from descant.types import Logits, Mask
 
@@ -27,12 +29,26 @@ class Scoring(ABC):
         ----------
         logits
             For each name in `sources`, logits of shape `[..., vocab]`, all of one shape, in float32 or float64.
+            Where the amateur has another tokenizer, its are log-probabilities of the bytes of each token in `head`,
+            which belong to no distribution over tokens and are taken as they are: `"amateur total"`, `[..., 1]`, then
+            stands for the log of their sum, and is 0.
 
         Returns
         -------
         Scores of the same shape; −inf where a token is not allowed. `softmax(scores)` is the distribution that
         sampling draws from. The arguments are not mutated.
         """
+
+    def head(self, expert: Logits) -> Bool[Tensor, "*positions vocab"] | None:
+        """Tell which tokens' logits matter of sources other than the expert; None: all of them.
+
+        Parameters
+        ----------
+        expert
+            Logits of shape `[..., vocab]`.
+        """
+        del expert
+        return None
 
     def settled(self, expert: Logits) -> Mask:
         """Tell at which positions the expert's logits alone leave a single token to choose.

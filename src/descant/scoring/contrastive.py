@@ -64,6 +64,8 @@ class Contrastive(Scoring):
     log-probability were −10⁴, which is also the least for all others: scores stay finite. In the β form the
     floor lies 10⁴ below the amateur's greatest logit. A token that the expert forbids (−inf) is never in the
     head. If a position's logits hold NaN, so do its scores.
+
+    An amateur with another tokenizer gives log-probabilities of bytes, which τ divides as they are.
     """
 
     sources: ClassVar[tuple[str, ...]] = ("expert", "amateur")
@@ -117,7 +119,8 @@ class Contrastive(Scoring):
             amateur = amateur / self.amateur_temperature
         blocks = Blocks(expert) if is_wide(expert) else None
         threshold = self._threshold(expert, blocks)
-        levels = self._levels(expert, amateur, blocks)
+        total = logits.get("amateur total")
+        levels = self._levels(expert, amateur, blocks, None if total is None else total.reshape(-1, 1))
         places = blocks.places_from(threshold) if blocks is not None else None
         scores = torch.full_like(expert, -math.inf, memory_format=torch.contiguous_format)
         if places is None:
@@ -152,14 +155,18 @@ class Contrastive(Scoring):
         return self.selective
 
     def _levels(
-        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"], blocks: Blocks | None
+        self,
+        expert: Float[Tensor, "n vocab"],
+        amateur: Float[Tensor, "n vocab"],
+        blocks: Blocks | None,
+        amateur_total: Float[Tensor, "n 1"] | None,
     ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
         """Return what each position's logits are compared with: their totals, in the β form the amateur's floor."""
         if self.beta is not None:
             floor = amateur.amax(-1, keepdim=True) + _IMPOSSIBLE
             return floor, floor
         total = blocks.log_total() if blocks is not None else log_total(expert)
-        return total[:, None], log_total(amateur)[:, None]
+        return total[:, None], log_total(amateur)[:, None] if amateur_total is None else amateur_total
 
     def _contrast(self, expert: Tensor, amateur: Tensor, expert_level: Tensor, amateur_level: Tensor) -> Tensor:
         """Return the formula's values, token by token, as if all were in the head."""
