@@ -7,15 +7,15 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 
-def byte_level(merges: Sequence[str], letters: str = "abcĠ") -> PreTrainedTokenizerFast:
-    """Byte-level BPE: `merges` like "a b"; no special tokens but <eos>, which is id 0."""
-    tokens = ["<eos>", *letters, *(merge.replace(" ", "") for merge in merges)]
+def byte_level(merges: Sequence[str], letters: str = "abcĠ", end: str = "<eos>") -> PreTrainedTokenizerFast:
+    """Byte-level BPE: `merges` like "a b"; no special tokens but one, the end, which is id 0."""
+    tokens = [end, *letters, *(merge.replace(" ", "") for merge in merges)]
     pairs = [tuple(merge.split()) for merge in merges]
     tokenizer = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<eos>", special=True)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+    tokenizer.add_special_tokens([AddedToken(end, special=True)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end)
 
 
 def sentencepiece(*pieces: str) -> PreTrainedTokenizerFast:

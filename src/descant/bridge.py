@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from descant.errors import DecodingError, PromptError
@@ -36,7 +36,7 @@ from descant.models.covers import Covering, Path, Target
 from descant.models.prefixes import PrefixIndex
 from descant.models.sources import read_model
 from descant.tokens import Respelled, Respeller, common_prefix
-from descant.types import Logits
+from descant.types import Candidates, Logits
 
 _PASS_ROWS = 64
 """Paths read in one pass: bounds its logits and its copies of keys and values."""
@@ -108,7 +108,7 @@ class Bridge(ByteSource):
         texts: Sequence[Sequence[int]],
         asked: Sequence[int],
         expert: Logits,
-        candidates: Bool[Tensor, "*positions vocab"],
+        candidates: Candidates,
     ) -> Logits:
         read = [self._respell(text) for text in texts]
         reopened = [self._reopened(text.tokens) for text in read]

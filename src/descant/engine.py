@@ -32,7 +32,7 @@ from descant.rows import Row
 from descant.scoring.base import Scoring
 from descant.strategies import Draws, PromptLookup, Speculative, Strategy
 from descant.trace import TraceText, trace_tokens
-from descant.types import Chosen, Logits, Mask
+from descant.types import Candidates, Chosen, Logits
 
 _SELECTIVE_ROWS = 4
 """Rows up to which leaving out the amateur pays: it is run as soon as one row needs it."""
@@ -244,7 +244,7 @@ class Engine:
         }
         return logits, scoring(logits)
 
-    def _candidates(self, expert: Logits) -> Mask:
+    def _candidates(self, expert: Logits) -> Candidates:
         """Tell which tokens a model with another tokenizer is asked about: none where the expert settles the matter."""
         scoring = self.method.scoring
         head = scoring.head(expert)

@@ -7,7 +7,7 @@ import torch
 from descant.drafting import Drafts
 from descant.models.sources import Sources
 from descant.rows import Row
-from descant.types import Logits, Mask
+from descant.types import Candidates, Logits
 
 
 class Reading:
@@ -29,7 +29,7 @@ class Reading:
     """
 
     def __init__(
-        self, sources: Sources, rows: Sequence[Row], drafts: Drafts, candidates: Callable[[Logits], Mask]
+        self, sources: Sources, rows: Sequence[Row], drafts: Drafts, candidates: Callable[[Logits], Candidates]
     ) -> None:
         self._sources = sources
         self._rows = rows
@@ -76,8 +76,8 @@ class Reading:
         candidates = self._candidates(expert)
         judged = torch.empty_like(expert)
         for place in sorted(set(ahead)):
-            pairs = zip(self._rows, self._drafts.tokens, strict=True)
-            texts = [[*row.tokens, *draft[:place]] for row, draft in pairs]
+            pairs = zip(self._texts, self._drafts.tokens, strict=True)
+            texts = [text[: len(text) - max(0, len(draft) - place)] for text, draft in pairs]
             at = [position for position, number in enumerate(ahead) if number == place]
             asked = [rows[position] for position in at]
             judged[at] = self._sources.bridges[name].judge(texts, asked, expert[at], candidates[at])

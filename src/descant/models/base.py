@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from descant.errors import UnsupportedModelError
-from descant.types import Logits
+from descant.types import Candidates, Logits
 
 
 class LanguageModel(ABC):
@@ -130,7 +130,7 @@ class ByteSource(ABC):
         texts: Sequence[Sequence[int]],
         asked: Sequence[int],
         expert: Logits,
-        candidates: Bool[Tensor, "*positions vocab"],
+        candidates: Candidates,
     ) -> Logits:
         """Return the log-probability that text goes on with the bytes of candidates.
 

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
-from descant.types import Logits, Mask
+from descant.types import Candidates, Logits, Mask
 
 
 class Scoring(ABC):
@@ -39,7 +37,7 @@ class Scoring(ABC):
         sampling draws from. The arguments are not mutated.
         """
 
-    def head(self, expert: Logits) -> Bool[Tensor, "*positions vocab"] | None:
+    def head(self, expert: Logits) -> Candidates | None:
         """Tell which tokens' logits matter of sources other than the expert; None: all of them.
 
         Parameters

@@ -12,7 +12,7 @@ Special tokens (and an unknown one) stand for no bytes.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
@@ -22,7 +22,7 @@ from descant.errors import VocabularyError
 Kind = Literal["byte-level", "sentencepiece", "wordpiece"]
 
 _SPACE = "▁"
-_PROBE = "The cat sat, and 2 dogs\nran."
+_PROBE = "The cat sat, and 2 dogs ran."
 
 
 @dataclass(frozen=True)
@@ -75,23 +75,17 @@ def token_bytes(tokenizer: PreTrainedTokenizerBase) -> TokenBytes:
         spelled[token_id] = added[token_id].content.encode() if token_id in added else _spell(token, kind)
     special = {written[token_id]: token_id for token_id in unspelled if token_id in written}
     special.pop(str(tokenizer.unk_token), None)
-    table = TokenBytes(kind, tuple(spelled), special, opens_with_space=False)
+    table = TokenBytes(kind, tuple(spelled), special, opens_with_space=kind == "wordpiece")
     if kind == "wordpiece":
-        return TokenBytes(kind, table.spelled, special, opens_with_space=True)
-    ids = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-    found = table.join(ids).decode("utf-8", "replace")
-    known = all(table[token_id] is not None for token_id in ids)
-    if known and found not in (_PROBE, f" {_PROBE}"):
+        return table
+    normal = _PROBE if backend.normalizer is None else backend.normalizer.normalize_str(_PROBE).replace(_SPACE, " ")
+    if normal.strip(" ") != _PROBE:
         raise VocabularyError(
-            f"the tokenizer rewrites text ({_PROBE!r} becomes {found!r}), so its tokens cannot be compared by bytes; "
+            f"the tokenizer rewrites text ({_PROBE!r} becomes {normal!r}), so its tokens cannot be compared by bytes; "
             "choose a model whose tokenizer keeps text as it is"
         )
-    opens = (
-        found.startswith(" ")
-        if known
-        else table.join(tokenizer("a", add_special_tokens=False)["input_ids"])[:1] == b" "
-    )
-    return TokenBytes(kind, table.spelled, special, opens)
+    first = table.join(tokenizer("a", add_special_tokens=False)["input_ids"])
+    return replace(table, opens_with_space=first.startswith(b" "))
 
 
 def _kind(tokenizer: PreTrainedTokenizerBase) -> Kind:
