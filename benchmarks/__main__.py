@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks import cases, linears, memory, runner, speculation, verification
+from benchmarks import bridge, cases, linears, memory, runner, speculation, verification
 from descant.bench.measure import Spread, conditions
 
 CASES = {
@@ -26,6 +26,7 @@ CASES = {
     "packing": linears.packing,
     "quantization": linears.quantization,
     "runner": runner.runner,
+    "bridge": bridge.bridge,
 }
 
 

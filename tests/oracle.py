@@ -114,8 +114,7 @@ def ends_after(
     if not data:
         return sum(probabilities[token_id] for token_id in ends)
     return sum(
-        probabilities[token_id]
-        * ends_after(model, [*context, token_id], data[len(token) :], ends, spelled)
+        probabilities[token_id] * ends_after(model, [*context, token_id], data[len(token) :], ends, spelled)
         for token_id, token in enumerate(spelled)
         if token and data.startswith(token)
     )

@@ -215,7 +215,9 @@ def test_bytes_are_at_least_as_probable_as_the_token_that_spells_them(monkeypatc
     monkeypatch.setattr("descant.opening.same_vocabulary", lambda *_: False)
     same = model_for(EXPERT_TOKENIZER, 5)
     bridge = OtherTokenizer(same, EXPERT_TOKENIZER, reopen=0, **EXACT)
-    [out] = Decoder(EXPERT, EXPERT_TOKENIZER, bridge).generate("ab c", Contrastive(alpha=0.01), trace=True, max_new_tokens=1)
+    [out] = Decoder(EXPERT, EXPERT_TOKENIZER, bridge).generate(
+        "ab c", Contrastive(alpha=0.01), trace=True, max_new_tokens=1
+    )
     tokenwise = oracle.last_logits(same, EXPERT_TOKENIZER("ab c")["input_ids"]).log_softmax(-1)
     assert out.trace is not None
     found = {candidate.token_id: candidate.amateur_logprob for candidate in out.trace[0].head}
@@ -263,7 +265,9 @@ def test_what_the_amateur_cannot_spell_is_as_probable_as_to_the_expert() -> None
 def test_unfinished_characters_are_judged_by_their_bytes() -> None:
     tokenizer = tiny_tokenizers.byte_level([], letters="abÃ©")
     expert = model_for(tokenizer, 6, "qwen2")
-    decoder = Decoder(expert, tokenizer, OtherTokenizer(AMATEURS["sentencepiece"], TOKENIZERS["sentencepiece"], **EXACT))
+    decoder = Decoder(
+        expert, tokenizer, OtherTokenizer(AMATEURS["sentencepiece"], TOKENIZERS["sentencepiece"], **EXACT)
+    )
     ids = tokenizer.convert_tokens_to_ids(["a", "Ã"])
     [out] = decoder.generate([ids], Contrastive(alpha=1e-6), max_new_tokens=1, trace=True)
     model, spelled = AMATEURS["sentencepiece"], spelling("sentencepiece")
@@ -303,7 +307,7 @@ def test_what_cannot_be_bridged_is_refused() -> None:
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     given: dict[str, Any] = {"model": AMATEURS["wordpiece"], "tokenizer": TOKENIZERS["wordpiece"]}
-    with pytest.raises(SettingsError, match="give|reopen"):
+    with pytest.raises(SettingsError, match=r"give|reopen"):
         OtherTokenizer(**{**given, **settings})
 
 
@@ -334,3 +338,14 @@ def test_results_record_the_bridge() -> None:
         "budget": 64,
     }
     assert dataclasses.is_dataclass(OtherTokenizer)
+
+
+def test_tokens_beyond_the_logits_are_none() -> None:
+    """A tokenizer with a token more than its model has logits for is another tokenizer, and works."""
+    longer = tiny_tokenizers.byte_level(["a b", "Ġ ab", "b c"])
+    longer.add_tokens(["abc"])
+    same = model_for(EXPERT_TOKENIZER, 5)
+    decoder = Decoder(EXPERT, EXPERT_TOKENIZER, OtherTokenizer(same, longer))
+    assert decoder.bridged
+    assert len(decoder.generate("ab c", max_new_tokens=4)[0].token_ids) > 0
+    assert not Decoder(EXPERT, EXPERT_TOKENIZER, OtherTokenizer(same, EXPERT_TOKENIZER)).bridged

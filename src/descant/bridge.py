@@ -51,19 +51,29 @@ class Tables:
         From the expert's tokens to the model's.
     ends
         For tokens of the expert that are no text, what they are to the model: end-of-sequence ids, a special token.
+    own_width, width
+        Of the expert's logits and of the model's: tokens beyond are none.
     device
         Where the model's logits are.
     """
 
-    def __init__(self, respeller: Respeller, ends: Mapping[int, tuple[int, ...]], device: torch.device) -> None:
+    def __init__(
+        self,
+        respeller: Respeller,
+        ends: Mapping[int, tuple[int, ...]],
+        own_width: int,
+        width: int,
+        device: torch.device,
+    ) -> None:
         self.respeller = respeller
         self.ends = ends
-        self.index = PrefixIndex(respeller.other.spelled, device)
+        self.own_width = own_width
+        self.index = PrefixIndex(respeller.other.spelled[:width], device)
 
     @cached_property
     def own_index(self) -> PrefixIndex:
         """The expert's vocabulary."""
-        return PrefixIndex(self.respeller.own.spelled, torch.device("cpu"))
+        return PrefixIndex(self.respeller.own.spelled[: self.own_width], torch.device("cpu"))
 
 
 class Bridge(ByteSource):
@@ -241,7 +251,7 @@ class Bridge(ByteSource):
         if read.pending:  # a space that is there already
             data = data.removeprefix(b" ")
         ids = self._respeller.back(text, data)
-        if ids is not None:
+        if ids is not None and max(ids, default=0) < self._tables.own_width:
             return ids
         ids = []
         while data and (match := self._tables.own_index.longest_match(data)) is not None:

@@ -90,6 +90,11 @@ class Decoder:
         self._models = Models(expert, amateur, tokenizer, amateur_tokenizer, runner)
         self.eos_token_ids = eos_token_ids(expert, tokenizer)
 
+    @property
+    def bridged(self) -> bool:
+        """Whether the amateur's tokenizer is another than the expert's, so that it judges tokens by their bytes."""
+        return self._models.bridged
+
     @classmethod
     def from_pretrained(
         cls,

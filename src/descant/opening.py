@@ -77,6 +77,11 @@ class Models:
         """Whether there is an amateur."""
         return self._amateur_setting is not None
 
+    @property
+    def bridged(self) -> bool:
+        """Whether the amateur has another tokenizer."""
+        return self.has_amateur and self._amateur is None
+
     def width(self, scoring: Scoring) -> int:
         """Return the width of the vocabulary that every model read by a scoring has."""
         return self._common_width if "amateur" in scoring.sources else self._expert.width
@@ -198,7 +203,7 @@ class Models:
         }
         other_ends = tuple(eos_token_ids(model, setting.tokenizer))
         ends |= {token_id: other_ends for token_id in eos_token_ids(self._expert.model, self._tokenizer) if other_ends}
-        tables = Tables(respeller, ends, model.device)
+        tables = Tables(respeller, ends, self._expert.width, seen.width, model.device)
         runner = Runner(seen, self._runner.mode)
         return lambda: Bridge(
             open_model(seen, runner),

@@ -175,6 +175,8 @@ def test_models_are_planned(options: ModelOptions, expert: str, amateur: str | N
         (ModelOptions(pair="gpt"), "no pair 'gpt'"),
         (ModelOptions(amateur="y", amateur_layer=1), "so --amateur cannot"),
         (ModelOptions(amateur_window=1, amateur_layer=1), "so --amateur-window cannot"),
+        (ModelOptions(bridge_tokenizers=True), "give it with --amateur NAME"),
+        (ModelOptions(bridge_tokenizers=True, amateur="y", amateur_window=1), "without --amateur-window"),
     ],
 )
 def test_conflicting_models_are_refused(options: ModelOptions, message: str) -> None:

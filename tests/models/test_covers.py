@@ -13,7 +13,23 @@ import oracle
 from descant.models.covers import Covering, Target
 from descant.models.prefixes import PrefixIndex
 
-SPELLED = [None, b"a", b"b", b"c", b" ", b"ab", b"bc", b"abc", b" a", b" ab", b"a", b"ca", b"\xc3", b"\xa9", b"\xc3\xa9"]
+SPELLED = [
+    None,
+    b"a",
+    b"b",
+    b"c",
+    b" ",
+    b"ab",
+    b"bc",
+    b"abc",
+    b" a",
+    b" ab",
+    b"a",
+    b"ca",
+    b"\xc3",
+    b"\xa9",
+    b"\xc3\xa9",
+]
 """Tokens; 1 and 10 are the same bytes, 0 is none."""
 
 MODEL = architectures.build("llama", seed=3, vocab_size=len(SPELLED), num_hidden_layers=1)

@@ -122,7 +122,7 @@ def _prepare(
 
 def _names(plan: "Plan", methods: str | None) -> list[str]:
     """Return the methods that were asked for, or those that the models allow."""
-    is_model = plan.amateur is not None and plan.options.amateur_window is None
+    is_model = plan.amateur is not None and not (plan.options.amateur_window or plan.options.bridge_tokenizers)
     if methods is None:
         alone = [AMATEUR] if is_model else []
         return [*alone, "greedy", *(["contrastive"] if plan.has_amateur else [])]

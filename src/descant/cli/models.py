@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import EarlyExit, Window
+from descant.amateurs import EarlyExit, OtherTokenizer, Window
 from descant.cli.options import DraftOptions, ModelOptions
 from descant.decoder import Decoder
 from descant.errors import UsageError
@@ -55,6 +55,11 @@ def plan_models(options: ModelOptions) -> Plan:
     if layer and (options.amateur is not None or options.amateur_window is not None):
         other = "--amateur" if options.amateur is not None else "--amateur-window"
         raise UsageError(f"--amateur-layer makes the amateur from the expert, so {other} cannot be honoured; drop one")
+    if options.bridge_tokenizers and (options.amateur is None or options.amateur_window is not None):
+        raise UsageError(
+            "--bridge-tokenizers is for an amateur with another tokenizer, which sees the whole text; give it with "
+            "--amateur NAME and without --amateur-window, or drop it"
+        )
     bundled = options.pair is None and options.expert is None
     expert, amateur = _names(options)
     named = (("--amateur-layer", options.amateur_layer), ("--amateur-window", options.amateur_window))
@@ -76,11 +81,13 @@ def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
         raise UsageError(f"{plan.asked} would have no effect: the method reads no amateur; drop it, or --method")
     options = plan.options
     _check_quantization(plan, reads_amateur=reads_amateur)
-    amateur: str | EarlyExit | Window | None = None
+    amateur: str | EarlyExit | Window | OtherTokenizer | None = None
     if reads_amateur and options.amateur_layer is not None:
         amateur = EarlyExit(options.amateur_layer)
     elif reads_amateur and plan.amateur is not None:
         amateur = plan.amateur if options.amateur_window is None else Window(plan.amateur, options.amateur_window)
+        if options.bridge_tokenizers:
+            amateur = OtherTokenizer(plan.amateur)
     decoder = Decoder.from_pretrained(
         plan.expert,
         amateur=amateur,
@@ -127,15 +134,15 @@ def choose_draft(options: DraftOptions) -> Any:
     return next(iter(given.values()), None)
 
 
-def load_draft(name: str, plan: Plan, decoder: Decoder) -> PreTrainedModel:
-    """Load a model that drafts for a decoder.
+def load_draft(name: str, plan: Plan, decoder: Decoder) -> PreTrainedModel | OtherTokenizer:
+    """Load a model that drafts for a decoder; its tokens may be others, since a draft never changes the text.
 
     Raises
     ------
     LoadError
         If the checkpoint is missing, damaged or not a causal language model.
     VocabularyError
-        If its tokens are not the expert's.
+        If its tokens are not the expert's, and cannot be told byte by byte.
     """
     options = plan.options
     # As the amateur of a pair it would be checked in the same way.
@@ -146,8 +153,9 @@ def load_draft(name: str, plan: Plan, decoder: Decoder) -> PreTrainedModel:
         allow_pickle=options.allow_pickle,
         trust_remote_code=options.trust_remote_code,
     )
-    Decoder(decoder.expert, decoder.tokenizer, pair.expert, amateur_tokenizer=pair.tokenizer)
-    return pair.expert
+    bridged = OtherTokenizer(pair.expert, pair.tokenizer)
+    together = Decoder(decoder.expert, decoder.tokenizer, bridged)
+    return bridged if together.bridged else pair.expert
 
 
 def _names(options: ModelOptions) -> tuple[str, str | None]:

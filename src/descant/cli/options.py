@@ -56,6 +56,14 @@ class ModelOptions:
         int | None,
         option(_MODELS, "The amateur (or else the expert) sees the last N tokens only.", of="N", least=1),
     ] = None
+    bridge_tokenizers: Annotated[
+        bool,
+        option(
+            _MODELS,
+            "Compare tokens by their bytes where the amateur has another tokenizer: several passes of it a step.",
+            "--bridge-tokenizers",
+        ),
+    ] = False
     dtype: Annotated[str, option(_MODELS, "float32, bfloat16, …; auto: the checkpoint's.", of="NAME")] = "auto"
     device: Annotated[str, option(_MODELS, "cuda, mps or cpu; auto: the first there is.", of="NAME")] = "auto"
     runner: Annotated[
