@@ -126,7 +126,7 @@ def test_contrast_of_bytes_equals_the_sum_over_every_tokenization(kind: str, reo
 @pytest.mark.parametrize("scoring", [Contrastive(alpha=0.05), Contrastive(alpha=0.05, beta=0.5)])
 def test_rows_of_a_batch_are_decoded_as_alone(kind: str, scoring: Contrastive) -> None:
     decoder = decoder_for(kind)
-    settings: dict[str, Any] = {"processors": [RepetitionPenalty(1.2), NoRepeatNGram(4)], "max_new_tokens": 10}
+    settings: dict[str, Any] = {"processors": [RepetitionPenalty(1.2), NoRepeatNGram(4)], "max_new_tokens": 7}
     alone = [decoder.generate(prompt, scoring, **settings)[0] for prompt in PROMPTS]
     for size in (4, 2):
         together = decoder.generate(PROMPTS, scoring, **settings, batch_size=size)
@@ -349,3 +349,21 @@ def test_tokens_beyond_the_logits_are_none() -> None:
     assert decoder.bridged
     assert len(decoder.generate("ab c", max_new_tokens=4)[0].token_ids) > 0
     assert not Decoder(EXPERT, EXPERT_TOKENIZER, OtherTokenizer(same, EXPERT_TOKENIZER)).bridged
+
+
+def test_a_draft_model_with_a_short_context_stops_drafting() -> None:
+    tokenizer = TOKENIZERS["byte-level"]
+    draft = OtherTokenizer(model_for(tokenizer, 2, max_position_embeddings=8), tokenizer)
+    decoder = Decoder(EXPERT, EXPERT_TOKENIZER)
+    plain = decoder.generate(PROMPTS, max_new_tokens=12)
+    outs = decoder.generate(PROMPTS, max_new_tokens=12, strategy=Speculative(draft=draft, confidence=0.0))
+    assert [out.token_ids for out in outs] == [out.token_ids for out in plain]
+
+
+def test_a_broken_amateur_is_named() -> None:
+    tokenizer = TOKENIZERS["byte-level"]
+    broken = model_for(tokenizer, 2)
+    broken.get_output_embeddings().weight.data.fill_(math.nan)
+    decoder = Decoder(EXPERT, EXPERT_TOKENIZER, OtherTokenizer(broken, tokenizer))
+    with pytest.raises(DecodingError, match="logits of the amateur"):
+        decoder.generate("ab c", Contrastive(alpha=0.01), max_new_tokens=8)

@@ -125,30 +125,32 @@ class Bridge(ByteSource):
         after = self._read([text.tokens for text in read], reopened)
         judged = expert.log_softmax(-1)
         walks: list[tuple[int, Covering]] = []
-        named: list[dict[int, Target]] = []
+        wanted: list[tuple[int, dict[int, Target]]] = []
         for place, row in enumerate(asked):
-            context = read[row].tokens
-            last = tuple(context[len(context) - reopened[row] :])
             ids = candidates[place].nonzero()[:, 0].tolist()
-            targets = self._targets(read[row], self._respeller.other.join(last) + read[row].pending, ids)
-            named.append(targets)
-            walks.append((row, Covering(self._tables.index, list(targets.values()), self._tolerance, self._budget)))
+            if not ids:
+                continue
+            last = tuple(read[row].tokens[len(read[row].tokens) - reopened[row] :])
+            targets = self._targets(read[row], last, ids)
+            covering = Covering(self._tables.index, list(targets.values()), self._tolerance, self._budget)
             for length in range(len(last) + 1):
-                walks[-1][1].learn(last[:length], after[row, after.shape[1] - 1 - len(last) + length])
+                covering.learn(last[:length], after[row, after.shape[1] - 1 - len(last) + length])
+            walks.append((row, covering))
+            wanted.append((place, targets))
         self._walk(walks, [len(text.tokens) - count for text, count in zip(read, reopened, strict=True)])
-        for place, targets in enumerate(named):
-            context_found = targets.pop(_CONTEXT).found
-            values = {token_id: target.found - context_found for token_id, target in targets.items()}
-            spelled = {token_id: value for token_id, value in values.items() if value > -math.inf or math.isnan(value)}
-            if spelled and context_found > -math.inf:
-                judged[place, list(spelled)] = judged.new_tensor(list(spelled.values()))
+        for place, targets in wanted:
+            for token_id, logprob in _given_context(targets).items():
+                judged[place, token_id] = logprob
         return judged
 
     def draft(self, texts: Sequence[Sequence[int]], most: Sequence[int], confidence: float) -> list[list[int]]:
-        read = [self._respell(text) for text in texts]
-        logprobs = self._read([text.tokens for text in read], [0] * len(read))[:, -1]
+        read = [self._respeller.respell(text) for text in texts]
+        fits = [len(text.tokens) > 0 and self._fits(len(text.tokens)) for text in read]
+        # A text that the model cannot read is none to it, and gets no draft.
+        tokens = [text.tokens if fit else [0] for text, fit in zip(read, fits, strict=True)]
+        logprobs = self._read(tokens, [0] * len(read))[:, -1]
         drafts: list[list[int]] = [[] for _ in texts]
-        going = {row for row, text in enumerate(read) if most[row] and not text.partial}
+        going = {row for row, text in enumerate(read) if most[row] and fits[row] and not text.partial}
         ends = {token_id for ids in self._tables.ends.values() for token_id in ids}
         for _ in range(max(most)):
             best = logprobs.max(-1)
@@ -165,7 +167,7 @@ class Bridge(ByteSource):
                 break
             # All rows go on, whether they draft or not: what they should not have read is forgotten at the next text.
             new = best.indices[:, None].tolist()
-            self._rows = [[*row, *tokens] for row, tokens in zip(self._rows, new, strict=True)]
+            self._rows = [[*row, *added] for row, added in zip(self._rows, new, strict=True)]
             logprobs = _log_softmax(self.model.forward(new))[:, -1]
         return [
             self._respell_draft(text, there, draft)[:limit] if draft else []
@@ -203,8 +205,9 @@ class Bridge(ByteSource):
         self._rows = [list(text) for text in texts]
         return _log_softmax(read_model(self.model, texts, max(reopened) + 1))
 
-    def _targets(self, text: Respelled, tail: bytes, ids: Sequence[int]) -> dict[int, Target]:
-        """Return what is asked about tokens, and about the tail by itself."""
+    def _targets(self, text: Respelled, last: Sequence[int], ids: Sequence[int]) -> dict[int, Target]:
+        """Return what is asked about tokens, after the bytes of the last tokens of a text, and about those bytes."""
+        tail = self._respeller.other.join(last) + text.pending
         targets = {_CONTEXT: Target(tail)}
         for token_id in ids:
             if token_id in self._tables.ends:
@@ -261,7 +264,17 @@ class Bridge(ByteSource):
 
 
 _CONTEXT = -1
-"""Stands among the expert's tokens for the tail by itself."""
+"""Stands among the expert's tokens for the end of the text by itself."""
+
+
+def _given_context(targets: Mapping[int, Target]) -> dict[int, float]:
+    """Return the conditional log-probability of each token; none for those that the model cannot spell."""
+    context = targets[_CONTEXT].found
+    return {
+        token_id: target.found - context
+        for token_id, target in targets.items()
+        if token_id != _CONTEXT and -math.inf not in (target.found, context)
+    }
 
 
 def _log_softmax(logits: Float[Tensor, "*positions vocab"]) -> Float[Tensor, "*positions vocab"]:
