@@ -120,10 +120,12 @@ class Bridge(ByteSource):
         expert: Logits,
         candidates: Candidates,
     ) -> Logits:
+        judged = expert.log_softmax(-1)
+        if not bool(candidates.any()):
+            return judged
         read = [self._respell(text) for text in texts]
         reopened = [self._reopened(text.tokens) for text in read]
         after = self._read([text.tokens for text in read], reopened)
-        judged = expert.log_softmax(-1)
         walks: list[tuple[int, Covering]] = []
         wanted: list[tuple[int, dict[int, Target]]] = []
         for place, row in enumerate(asked):
