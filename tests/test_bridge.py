@@ -126,9 +126,9 @@ def test_contrast_of_bytes_equals_the_sum_over_every_tokenization(kind: str, reo
 @pytest.mark.parametrize("scoring", [Contrastive(alpha=0.05), Contrastive(alpha=0.05, beta=0.5)])
 def test_rows_of_a_batch_are_decoded_as_alone(kind: str, scoring: Contrastive) -> None:
     decoder = decoder_for(kind)
-    settings: dict[str, Any] = {"processors": [RepetitionPenalty(1.2), NoRepeatNGram(4)], "max_new_tokens": 7}
+    settings: dict[str, Any] = {"processors": [RepetitionPenalty(1.2), NoRepeatNGram(4)], "max_new_tokens": 5}
     alone = [decoder.generate(prompt, scoring, **settings)[0] for prompt in PROMPTS]
-    for size in (4, 2):
+    for size in (4, 3):
         together = decoder.generate(PROMPTS, scoring, **settings, batch_size=size)
         assert [out.token_ids for out in together] == [out.token_ids for out in alone]
         assert [out.finish_reason for out in together] == [out.finish_reason for out in alone]
@@ -229,7 +229,7 @@ def test_bytes_are_at_least_as_probable_as_the_token_that_spells_them(monkeypatc
     texts=st.lists(st.lists(st.sampled_from(range(1, len(EXPERT_TOKENIZER))), max_size=10), min_size=2, max_size=5),
     kind=st.sampled_from(sorted(TOKENIZERS)),
 )
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_rows_that_roll_back_judge_as_fresh_ones(texts: list[list[int]], kind: str) -> None:
     """Whatever was read before: the tokens of a text that changed are forgotten."""
     decoder = decoder_for(kind)
