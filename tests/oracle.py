@@ -118,3 +118,111 @@ def ends_after(
         for token_id, token in enumerate(spelled)
         if token and data.startswith(token)
     )
+
+
+def greedy(prompt: Sequence[int], score: Callable[[list[int]], list[float]], count: int = 12) -> list[int]:
+    """Greedy decoding by any function from a text to the scores of its next token."""
+    text = list(prompt)
+    for _ in range(count):
+        scores = score(text)
+        text.append(max(range(len(scores)), key=scores.__getitem__))
+    return text[len(prompt) :]
+
+
+def log_softmax(logits: Sequence[float]) -> list[float]:
+    best = max(logits)
+    total = best + math.log(math.fsum(math.exp(x - best) for x in logits))
+    return [x - total for x in logits]
+
+
+def dola(
+    expert: Sequence[float],
+    early: Sequence[Sequence[float]],
+    *,
+    alpha: float = 0.1,
+    released: bool = False,
+) -> list[float]:
+    """DoLa's scores from the expert's logits and those of the candidate layers."""
+    p = log_softmax(expert)
+
+    def divergence(layer: Sequence[float]) -> float:
+        terms = []
+        for x, y in zip(p, log_softmax(layer), strict=True):
+            m = (math.exp(x) + math.exp(y)) / 2
+            if released:
+                terms.append(m * (2 * math.log(m) - x - y) / 2)
+            else:
+                terms.append((math.exp(x) * (x - math.log(m)) + math.exp(y) * (y - math.log(m))) / 2)
+        return math.fsum(terms)
+
+    q = log_softmax(max(early, key=divergence))
+    return [x - y if x >= max(p) + math.log(alpha) else -math.inf for x, y in zip(p, q, strict=True)]
+
+
+def auto_contrastive(expert: Sequence[float], early: Sequence[float], *, alpha: float = 0.1) -> list[float]:
+    p, q = log_softmax(expert), log_softmax(early)
+    head = [x >= max(p) + math.log(alpha) for x in p]
+    mass = math.fsum(math.exp(x) for x, inside in zip(p, head, strict=True) if inside)
+    ratios = [math.exp(x - y) if inside else 0.0 for x, y, inside in zip(p, q, head, strict=True)]
+    total = math.fsum(ratios)
+    return [math.log(r / total * mass) if inside else x for x, r, inside in zip(p, ratios, head, strict=True)]
+
+
+def entropy(logits: Sequence[float]) -> float:
+    return -math.fsum(math.exp(x) * x for x in log_softmax(logits))
+
+
+def jensen_shannon(one: Sequence[float], other: Sequence[float]) -> float:
+    total = 0.0
+    for x, y in zip(log_softmax(one), log_softmax(other), strict=True):
+        m = math.log((math.exp(x) + math.exp(y)) / 2)
+        total += (math.exp(x) * (x - m) + math.exp(y) * (y - m)) / 2
+    return total
+
+
+def context_aware(expert: Sequence[float], amateur: Sequence[float], alpha: float | str) -> list[float]:
+    if alpha == "entropy":
+        without, with_context = entropy(amateur), entropy(expert)
+        alpha = without / (without + with_context)
+        return [y + alpha * (x - y) for x, y in zip(expert, amateur, strict=True)]
+    strength = jensen_shannon(expert, amateur) if alpha == "divergence" else float(alpha)
+    return [(1 + strength) * x - strength * y for x, y in zip(expert, amateur, strict=True)]
+
+
+def guidance(expert: Sequence[float], amateur: Sequence[float], scale: float) -> list[float]:
+    return [y + scale * (x - y) for x, y in zip(log_softmax(expert), log_softmax(amateur), strict=True)]
+
+
+def steered(
+    base: Sequence[float], plus: Sequence[float], minus: Sequence[float], alpha: float, top_p: float = 1.0
+) -> list[float]:
+    """Proxy tuning, and DExperts over the nucleus of its base model."""
+    kept, mass = set[int](), 0.0
+    probabilities = [math.exp(x) for x in log_softmax(base)]
+    for token in sorted(range(len(base)), key=lambda token: -base[token]):
+        if mass >= top_p:
+            break
+        kept.add(token)
+        mass += probabilities[token]
+    scores = [b + alpha * (x - y) for b, x, y in zip(base, plus, minus, strict=True)]
+    return [score if token in kept else -math.inf for token, score in enumerate(scores)]
+
+
+def ngram(text: Sequence[int], history: Sequence[Sequence[int]], order: int, width: int) -> list[float]:
+    """Log-probabilities after a text by interpolated Witten–Bell counts over some texts, recounted from scratch."""
+    probabilities = [1 / width] * width
+    for size in range(order):
+        if size > len(text):
+            break
+        context = list(text[len(text) - size :])
+        following = [
+            other[end]
+            for other in history
+            for end in range(size, len(other))
+            if list(other[end - size : end]) == context
+        ]
+        kinds = len(set(following))
+        if following:
+            scale = len(following) + kinds
+            probabilities = [(following.count(x) + kinds * p) / scale for x, p in enumerate(probabilities)]
+    return [math.log(p) for p in probabilities]

@@ -18,17 +18,21 @@ from descant import (
     Contrastive,
     Decoder,
     DecodingError,
+    Guidance,
     Likelihood,
     NoRepeatNGram,
+    OtherPrompt,
     OtherTokenizer,
     PromptError,
     PromptLookup,
+    ProxyTuning,
     RepetitionPenalty,
     Sample,
     SettingsError,
     Speculative,
     UnsupportedModelError,
     VocabularyError,
+    WhenUncertain,
 )
 from descant.bridge import Bridge
 from descant.types import Logits
@@ -142,6 +146,33 @@ def test_speculation_changes_nothing(draft: Any) -> None:
     strategy = Speculative(draft=draft, tokens=3, confidence=0.0)
     plain = decoder.generate(PROMPTS, max_new_tokens=12, processors=[RepetitionPenalty(1.3)])
     drafted = decoder.generate(PROMPTS, max_new_tokens=12, processors=[RepetitionPenalty(1.3)], strategy=strategy)
+    assert [out.token_ids for out in drafted] == [out.token_ids for out in plain]
+    assert sum(out.speculation.drafted for out in drafted if out.speculation) > 0
+
+
+def test_bytes_are_contrasted_only_where_the_expert_is_uncertain() -> None:
+    threshold, uncertain = 1.5, 0
+    decoder = decoder_for("sentencepiece", **EXACT)
+    outs = decoder.generate(PROMPTS, WhenUncertain(Contrastive(alpha=0.1), threshold), max_new_tokens=5)
+    for prompt, out in zip(PROMPTS, outs, strict=True):
+        ids = EXPERT_TOKENIZER(prompt)["input_ids"]
+        for token_id in out.token_ids:
+            expected = dict(enumerate(oracle.last_logits(EXPERT, ids).tolist()))
+            if oracle.entropy(list(expected.values())) > threshold:
+                expected = scores("sentencepiece", ids, 0.1)
+                uncertain += 1
+            assert token_id == max(expected, key=lambda token: (expected[token], -token))
+            ids.append(token_id)
+    assert 0 < uncertain < sum(len(out.token_ids) for out in outs)
+
+
+def test_a_bridged_amateur_drafts_for_scorings_that_do_not_read_it() -> None:
+    amateur = OtherTokenizer(AMATEURS["byte-level"], TOKENIZERS["byte-level"])
+    sources = {"tuned": model_for(EXPERT_TOKENIZER, 3), "untuned": OtherPrompt("a b", model_for(EXPERT_TOKENIZER, 4))}
+    decoder = Decoder(EXPERT, EXPERT_TOKENIZER, amateur, sources=sources)
+    plain = decoder.generate(PROMPTS, ProxyTuning(), max_new_tokens=8)
+    strategy = Speculative(tokens=3, confidence=0.0)
+    drafted = decoder.generate(PROMPTS, ProxyTuning(), max_new_tokens=8, strategy=strategy)
     assert [out.token_ids for out in drafted] == [out.token_ids for out in plain]
     assert sum(out.speculation.drafted for out in drafted if out.speculation) > 0
 
@@ -297,8 +328,11 @@ def test_what_cannot_be_bridged_is_refused() -> None:
     class Everything(Likelihood):
         sources = ("expert", "amateur")
 
-    with pytest.raises(SettingsError, match="plausible tokens only"):
-        Decoder(EXPERT, EXPERT_TOKENIZER, amateur).generate("ab", Everything())
+    for scoring in (Everything(), Guidance(1.5), WhenUncertain(Guidance(1.5), 1.0)):
+        with pytest.raises(SettingsError, match="plausible tokens only"):
+            Decoder(EXPERT, EXPERT_TOKENIZER, amateur).generate("ab", scoring)
+    with pytest.raises(SettingsError, match="only an amateur may have another tokenizer"):
+        Decoder(EXPERT, EXPERT_TOKENIZER, sources={"tuned": amateur, "untuned": EXPERT})
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ class Simulation:
         for _ in range(rounds):
             count = self.length.start_round()
             self.now += count * self.draft_cost
-            self.length.drafted()
             self.now += 1 + count * self.token_cost
             accepted = self._accept(count)
             self.length.end_round(Round([count], [accepted], steady=True))
@@ -78,7 +77,6 @@ def test_first_rounds_read_prompts_and_are_no_measure() -> None:
     length = AdaptiveLength(lambda: float(next(clock)))
     for _ in range(3):
         assert length.start_round() == 0
-        length.drafted()
         length.end_round(Round([0], [0], steady=False))
     assert length.start_round() == 0
 
@@ -87,5 +85,4 @@ def test_a_number_stays() -> None:
     length = DraftLength.of(3)
     for _ in range(3):
         assert length.start_round() == 3
-        length.drafted()
         length.end_round(Round([3], [0], steady=True))

@@ -278,8 +278,8 @@ def test_of_several_rows_the_unusable_one_is_named() -> None:
     with pytest.raises(PromptError, match=r"^a text of 4 tokens is longer"):
         check_rows([[3] * 4], width=9, context=4, room=1)
     check_rows([[3] * 4, [8]], width=9, context=4, room=0)
-    with pytest.raises(PromptError, match=r"^prompt 1: a text of 3 tokens is longer"):
-        check_pairs([([3, 3], [4, 4]), ([3, 3, 3], [4, 4])], width=9, context=4)
+    with pytest.raises(PromptError, match=r"^prompt 1: a text of 4 tokens is longer"):
+        check_pairs([([3, 3, 3], [4, 4]), ([3, 3, 3, 3], [4, 4])], width=9, context=4)
     with pytest.raises(PromptError, match=r"^prompt 0: token ids 9 to 9"):
         check_pairs([([3], [9]), ([3], [4])], width=9, context=4)
     with pytest.raises(PromptError, match=r"^prompt 1: prompt and continuation must both"):
@@ -353,4 +353,4 @@ def test_scoring_needs_as_many_ends_as_prompts() -> None:
     with pytest.raises(PromptError, match="no tokens"):
         DECODER.score([[3]], [[]])
     with pytest.raises(PromptError, match="longer than the context"):
-        DECODER.score([[3] * 100], [[4] * 29])
+        DECODER.score([[3] * 100], [[4] * 30])

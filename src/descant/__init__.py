@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from descant.amateurs import EarlyExit, OtherTokenizer, Window
+    from descant.amateurs import EarlyExit, NGram, OtherPrompt, OtherTokenizer, Window
     from descant.decoder import Decoder
     from descant.errors import (
         DecodingError,
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
         UnsupportedModelError,
         UsageError,
         VocabularyError,
+    )
+    from descant.integrations.logits_processor import ContrastiveLogitsProcessor
+    from descant.integrations.transformers_generate import (
+        contrastive,
+        contrastive_beta,
+        likelihood,
+        prompt_lookup,
+        speculative,
+        speculative_contrastive,
     )
     from descant.processors import (
         BadWords,
@@ -41,29 +50,48 @@ if TYPE_CHECKING:
         Typical,
     )
     from descant.results import Candidate, Output, Piece, Score, Speculation, Timing, TokenTrace
-    from descant.scoring import Contrastive, Likelihood, Scoring
+    from descant.scoring import (
+        AutoContrastive,
+        ContextAware,
+        Contrastive,
+        DExperts,
+        DoLa,
+        Guidance,
+        Likelihood,
+        ProxyTuning,
+        Scoring,
+        WhenUncertain,
+    )
     from descant.strategies import Greedy, PromptLookup, Sample, Speculative
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoContrastive",
     "BadWords",
     "Candidate",
+    "ContextAware",
     "Contrastive",
+    "ContrastiveLogitsProcessor",
+    "DExperts",
     "Decoder",
     "DecodingError",
     "DescantError",
+    "DoLa",
     "EarlyExit",
     "Epsilon",
     "Eta",
     "FrequencyPenalty",
     "Greedy",
+    "Guidance",
     "Likelihood",
     "LoadError",
     "LogitBias",
     "MinNewTokens",
     "MinP",
+    "NGram",
     "NoRepeatNGram",
+    "OtherPrompt",
     "OtherTokenizer",
     "OutOfMemoryError",
     "Output",
@@ -71,6 +99,7 @@ __all__ = [
     "PresencePenalty",
     "PromptError",
     "PromptLookup",
+    "ProxyTuning",
     "RepetitionPenalty",
     "Sample",
     "Score",
@@ -89,11 +118,20 @@ __all__ = [
     "UnsupportedModelError",
     "UsageError",
     "VocabularyError",
+    "WhenUncertain",
     "Window",
+    "contrastive",
+    "contrastive_beta",
+    "likelihood",
+    "prompt_lookup",
+    "speculative",
+    "speculative_contrastive",
 ]
 
 _HOMES = {
     "EarlyExit": "amateurs",
+    "NGram": "amateurs",
+    "OtherPrompt": "amateurs",
     "OtherTokenizer": "amateurs",
     "Window": "amateurs",
     "Decoder": "decoder",
@@ -106,6 +144,13 @@ _HOMES = {
     "UnsupportedModelError": "errors",
     "UsageError": "errors",
     "VocabularyError": "errors",
+    "ContrastiveLogitsProcessor": "integrations.logits_processor",
+    "contrastive": "integrations.transformers_generate",
+    "contrastive_beta": "integrations.transformers_generate",
+    "likelihood": "integrations.transformers_generate",
+    "prompt_lookup": "integrations.transformers_generate",
+    "speculative": "integrations.transformers_generate",
+    "speculative_contrastive": "integrations.transformers_generate",
     "BadWords": "processors",
     "Epsilon": "processors",
     "Eta": "processors",
@@ -129,9 +174,16 @@ _HOMES = {
     "Speculation": "results",
     "Timing": "results",
     "TokenTrace": "results",
+    "AutoContrastive": "scoring",
+    "ContextAware": "scoring",
     "Contrastive": "scoring",
+    "DExperts": "scoring",
+    "DoLa": "scoring",
+    "Guidance": "scoring",
     "Likelihood": "scoring",
+    "ProxyTuning": "scoring",
     "Scoring": "scoring",
+    "WhenUncertain": "scoring",
     "Greedy": "strategies",
     "PromptLookup": "strategies",
     "Sample": "strategies",

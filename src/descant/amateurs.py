@@ -1,19 +1,23 @@
-"""The amateur sources a user can name, and how each becomes something that yields logits."""
+"""The amateurs and other sources a user can name, and how each becomes something that yields logits."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.checks import flag, number, shown, whole
 from descant.errors import SettingsError
-from descant.models import Architecture, LanguageModel, Runner, RunnerName, inspect_model, open_model
+from descant.models import Architecture, LanguageModel, Runner, inspect_model, open_model
 from descant.models.early_exit import make_exit
 from descant.models.huggingface import Exit
+from descant.models.ngram import Counts, NGramModel
+from descant.models.other_prompt import OtherPromptModel
 from descant.models.window import WindowModel
+from descant.tokens import encode
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,67 @@ class OtherTokenizer:
             object.__setattr__(self, "budget", budget)
 
 
-Amateur = PreTrainedModel | EarlyExit | Window | OtherTokenizer
-"""What can stand as an amateur."""
+@dataclass(frozen=True)
+class OtherPrompt:
+    """A model that reads another prompt and then the same continuation; the expert itself, with a cache of its own.
+
+    For `ContextAware` the prompt without its context, for `Guidance` a negative prompt or none, for `Contrastive` a bad
+    prompt.
+
+    Parameters
+    ----------
+    prompt
+        The other prompt: a text or token ids for all rows; or a function that is given each row's prompt as the call
+        has it (a text, token ids, or a chat) and returns the other one; or None, where each call tells them by
+        `amateur_prompts`. Texts are encoded as prompts are, chat template included.
+    model
+        Who reads it; None for the expert.
+    """
+
+    prompt: str | Sequence[int] | Callable[[Any], Any] | None = None
+    model: PreTrainedModel | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None and not isinstance(self.model, PreTrainedModel):
+            raise SettingsError(f"OtherPrompt.model is {shown(self.model)}; give a PreTrainedModel, or None")
+        if isinstance(self.prompt, Sequence) and not isinstance(self.prompt, str):
+            remedy = "give a text, token ids, or a function"
+            ids = tuple(whole("OtherPrompt.prompt", token, 0, remedy) for token in self.prompt)
+            object.__setattr__(self, "prompt", ids)
+        elif not (self.prompt is None or isinstance(self.prompt, str) or callable(self.prompt)):
+            raise SettingsError(
+                f"OtherPrompt.prompt is {shown(self.prompt)}; give a text, token ids, a function, or None"
+            )
+
+
+@dataclass(frozen=True)
+class NGram:
+    """An n-gram model, which costs no forward pass (see `descant.models.ngram` for its smoothing).
+
+    Parameters
+    ----------
+    n
+        How many tokens an n-gram has, from 1.
+    texts
+        What it is fitted on: texts, or rows of token ids. None: each row's own prompt and text, as it grows, so that
+        contrast turns against repetition.
+    """
+
+    n: int = 3
+    texts: Sequence[str] | Sequence[Sequence[int]] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", whole("NGram.n", self.n, 1, "give a whole number from 1"))
+        if self.texts is not None:
+            listed = isinstance(self.texts, Sequence) and not isinstance(self.texts, str)
+            if not (listed and self.texts and all(isinstance(text, Sequence) for text in self.texts)):
+                raise SettingsError(f"NGram.texts is {shown(self.texts)}; give a list of texts or of rows of token ids")
+            texts = tuple(text if isinstance(text, str) else tuple(text) for text in self.texts)
+            object.__setattr__(self, "texts", texts)
+
+
+Amateur = PreTrainedModel | EarlyExit | Window | OtherPrompt | NGram | OtherTokenizer
+"""What can stand as an amateur, or as another source."""
 
 
 @dataclass(frozen=True)
@@ -134,14 +197,19 @@ class AmateurFactory:
         Width of its logits.
     context
         The most tokens a row may hold for its sake, or None.
+    other_prompt
+        The setting, where it reads another prompt; `context` then bounds that prompt and what continues it.
     """
 
     open: Callable[[], LanguageModel | Exit]
     width: int
     context: int | None
+    other_prompt: OtherPrompt | None = None
 
 
-def prepare_amateur(amateur: Amateur, expert: Architecture, runner: RunnerName) -> AmateurFactory:
+def prepare_amateur(
+    amateur: Amateur, expert: Architecture, runner: Runner, tokenizer: PreTrainedTokenizerBase | None
+) -> AmateurFactory:
     """Check an amateur against its expert.
 
     Parameters
@@ -149,7 +217,9 @@ def prepare_amateur(amateur: Amateur, expert: Architecture, runner: RunnerName) 
     amateur, expert
         Both.
     runner
-        How the passes of an amateur that is a model of its own run.
+        How the expert's passes run; those of a model of its own run in the same way.
+    tokenizer
+        The expert's, for texts that an n-gram model is fitted on.
 
     Raises
     ------
@@ -162,23 +232,65 @@ def prepare_amateur(amateur: Amateur, expert: Architecture, runner: RunnerName) 
         early = make_exit(expert, amateur.layer, norm=amateur.norm)
         return AmateurFactory(lambda: early, expert.width, None)
     if isinstance(amateur, Window):
-        if not isinstance(amateur.model, PreTrainedModel):
-            raise SettingsError(
-                f"Window holds the name {amateur.model!r}; load it with Decoder.from_pretrained, or give a model"
-            )
-        seen, tokens = inspect_model(amateur.model), amateur.tokens
-        amateur.model.eval()
-        if seen.context is not None and tokens > seen.context:
-            raise SettingsError(
-                f"a window of {tokens} tokens exceeds the amateur's context of {seen.context}; choose a smaller one"
-            )
-        return AmateurFactory(lambda: WindowModel(seen, tokens), seen.width, None)
+        return _prepare_window(amateur)
+    if isinstance(amateur, OtherPrompt):
+        inner = _prepare_model(amateur.model, runner) if amateur.model is not None else _share_expert(expert, runner)
+
+        def reading() -> LanguageModel:
+            model = inner.open()
+            assert isinstance(model, LanguageModel)
+            return OtherPromptModel(model)
+
+        return AmateurFactory(reading, inner.width, inner.context, amateur)
+    if isinstance(amateur, NGram):
+        return _prepare_ngram(amateur, expert, tokenizer)
     if isinstance(amateur, PreTrainedModel):
-        other = inspect_model(amateur)
-        amateur.eval()
-        own = Runner(other, runner)
-        return AmateurFactory(lambda: open_model(other, own), other.width, other.context)
+        return _prepare_model(amateur, runner)
     raise SettingsError(
-        f"{type(amateur).__name__} is not an amateur; give a PreTrainedModel, EarlyExit(layer), "
-        "Window(model, tokens) or OtherTokenizer(model, tokenizer)"
+        f"{type(amateur).__name__} is not an amateur; give a PreTrainedModel, EarlyExit(layer), Window(model, tokens), "
+        "OtherPrompt(prompt), NGram(n) or OtherTokenizer(model, tokenizer)"
     )
+
+
+def _prepare_model(model: PreTrainedModel, runner: Runner) -> AmateurFactory:
+    other = inspect_model(model)
+    model.eval()
+    own = Runner(other, runner.mode)
+    return AmateurFactory(lambda: open_model(other, own), other.width, other.context)
+
+
+def _share_expert(expert: Architecture, runner: Runner) -> AmateurFactory:
+    """The expert's weights, and rows of their own."""
+    return AmateurFactory(lambda: open_model(expert, runner), expert.width, expert.context)
+
+
+def _prepare_window(amateur: Window) -> AmateurFactory:
+    if not isinstance(amateur.model, PreTrainedModel):
+        raise SettingsError(
+            f"Window holds the name {amateur.model!r}; load it with Decoder.from_pretrained, or give a model"
+        )
+    seen, tokens = inspect_model(amateur.model), amateur.tokens
+    amateur.model.eval()
+    if seen.context is not None and tokens > seen.context:
+        raise SettingsError(
+            f"a window of {tokens} tokens exceeds the amateur's context of {seen.context}; choose a smaller one"
+        )
+    return AmateurFactory(lambda: WindowModel(seen, tokens), seen.width, None)
+
+
+def _prepare_ngram(amateur: NGram, expert: Architecture, tokenizer: PreTrainedTokenizerBase | None) -> AmateurFactory:
+    texts = []
+    for text in amateur.texts or ():
+        if isinstance(text, str) and tokenizer is None:
+            raise SettingsError("NGram.texts are texts, and the decoder has no tokenizer; give rows of token ids")
+        ids = encode(tokenizer, text, chat=False) if isinstance(text, str) and tokenizer is not None else text
+        remedy = "give token ids of the expert"
+        texts.append([whole("NGram.texts", token, 0, remedy, most=expert.width - 1) for token in ids])
+    counts = Counts(amateur.n, expert.width, texts)
+    dtype = torch.promote_types(expert.model.dtype, torch.float32)
+
+    def opened() -> LanguageModel:
+        device = expert.model.device
+        return NGramModel(counts, learns=amateur.texts is None, device=device, dtype=dtype)
+
+    return AmateurFactory(opened, expert.width, None)

@@ -63,3 +63,9 @@ def flag(name: str, value: object, remedy: str = "give True or False") -> bool:
 def kept(name: str, value: object) -> int:
     """Return the `min_tokens_to_keep` of the part called `name` as an int, or raise."""
     return whole(f"{name}.min_tokens_to_keep", value, 1, "keep at least 1 token")
+
+
+def plausibility(name: str, value: object) -> float:
+    """Return the α of a plausibility head as a float, or raise."""
+    remedy = "use a number above 0 and at most 1 (0.1 is usual, 1 is greedy decoding)"
+    return number(name, value, lambda x: 0 < x <= 1, remedy)

@@ -1,7 +1,7 @@
 """The public face: a pair of models, and text from them."""
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any, Literal
@@ -17,11 +17,20 @@ from descant.engine import Engine, Method
 from descant.errors import DescantError, SettingsError
 from descant.models import RunnerName
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
-from descant.models.swapping import linear_forms
 from descant.opening import Models
 from descant.options import Options, check_batch_size, check_scoring, list_processors
+from descant.other_prompts import OtherPrompts, bound, encode_other_prompts
 from descant.processors import Processor, as_processor
-from descant.prompts import Prompts, check_pairs, check_rows, encode_pairs, encode_prompts, require_tokenizer
+from descant.prompts import (
+    Prompts,
+    check_pairs,
+    check_rows,
+    check_tokens,
+    encode_pairs,
+    encode_prompts,
+    require_tokenizer,
+)
+from descant.record import describe_model
 from descant.results import Output, Piece, Score
 from descant.rows import Ending, Row, TextFollower
 from descant.run import Run
@@ -46,10 +55,17 @@ class Decoder:
     tokenizer
         Its tokenizer; without one, prompts are token ids and outputs have no text.
     amateur
-        A model that shares the expert's tokens, `EarlyExit(layer)`, `Window(model, tokens)`, or
+        A model that shares the expert's tokens (a smaller one, an earlier checkpoint), `EarlyExit(layer)`,
+        `Window(model, tokens)`, `OtherPrompt(prompt)`, `NGram(n)`, or, with other tokens,
         `OtherTokenizer(model, tokenizer)`.
     amateur_tokenizer
         The amateur's tokenizer, to be compared with the expert's.
+    sources
+        What else a scoring reads, by the name it has there: `{"tuned": model, "untuned": model}` for `ProxyTuning`,
+        `"positive"` and `"negative"` for `DExperts`. Whatever can be an amateur can be a source,
+        but for `OtherTokenizer`.
+    source_tokenizers
+        Their tokenizers by name, as far as they are known.
     runner
         How forward passes run. `"eager"`: as transformers runs them. `"compiled"`: decode passes of models on a CPU
         are compiled when their shape is first met, which takes from half a minute, and kept on disk for later
@@ -57,13 +73,13 @@ class Decoder:
 
     Attributes
     ----------
-    expert, amateur, tokenizer
+    expert, amateur, tokenizer, sources
         As given.
 
     Raises
     ------
     VocabularyError
-        If expert and amateur do not share their tokens.
+        If the models do not share their tokens.
     LoadError, UnsupportedModelError
         If a model cannot play its part.
     SettingsError
@@ -77,6 +93,8 @@ class Decoder:
         amateur: Amateur | None = None,
         *,
         amateur_tokenizer: PreTrainedTokenizerBase | None = None,
+        sources: Mapping[str, Amateur] | None = None,
+        source_tokenizers: Mapping[str, PreTrainedTokenizerBase] | None = None,
         runner: RunnerName = "auto",
     ) -> None:
         if not isinstance(expert, PreTrainedModel):
@@ -86,8 +104,12 @@ class Decoder:
         self.expert = expert
         self.tokenizer = tokenizer
         self.amateur = amateur
+        self.sources = dict(sources or {})
         self.runner = runner
-        self._models = Models(expert, amateur, tokenizer, amateur_tokenizer, runner)
+        tokenizers = dict(source_tokenizers or {})
+        if amateur_tokenizer is not None:
+            tokenizers["amateur"] = amateur_tokenizer
+        self._models = Models(expert, amateur, self.sources, tokenizer, tokenizers, runner)
         self.eos_token_ids = eos_token_ids(expert, tokenizer)
 
     @property
@@ -101,6 +123,7 @@ class Decoder:
         expert: Name,
         *,
         amateur: Name | Amateur | None = None,
+        sources: Mapping[str, Name | Amateur] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         allow_pickle: bool = False,
@@ -119,7 +142,9 @@ class Decoder:
             Hub id or folder of the expert and its tokenizer.
         amateur
             Hub id or folder, `EarlyExit(layer)`, `Window(name or model, tokens)`, `OtherTokenizer(name)`, or a loaded
-            model.
+            model, or another setting.
+        sources
+            Hub ids or folders of what else a scoring reads, or settings, by name (see `Decoder`).
         device
             `"auto"` takes cuda, then mps, then cpu.
         dtype
@@ -153,22 +178,36 @@ class Decoder:
 
         # Tokenizers first: a name that is wrong fails before any weights are read.
         tokenizer = load_tokenizer(fspath(expert), trust_remote_code=trust_remote_code, revision=revision)
-        name = amateur.model if isinstance(amateur, (Window, OtherTokenizer)) else amateur
-        if not isinstance(name, (str, PathLike)):
-            assert not isinstance(amateur, (str, PathLike))
-            if amateur_quantization is not None:
-                raise SettingsError(
-                    f"amateur_quantization={amateur_quantization!r} rounds an amateur that is loaded by its name, and "
-                    f"this is {shown(amateur)}; leave it out"
-                )
-            return cls(load(expert, revision, quantization), tokenizer, amateur, runner=runner)
-        amateur_tokenizer = load_tokenizer(fspath(name), trust_remote_code=trust_remote_code)
-        model, other = load(expert, revision, quantization), load(name, None, amateur_quantization)
-        if isinstance(amateur, OtherTokenizer):
-            bridged = replace(amateur, model=other, tokenizer=amateur_tokenizer)
-            return cls(model, tokenizer, bridged, runner=runner)
-        part = Window(other, amateur.tokens) if isinstance(amateur, Window) else other
-        return cls(model, tokenizer, part, amateur_tokenizer=amateur_tokenizer, runner=runner)
+        named: dict[str, Any] = {} if amateur is None else {"amateur": amateur}
+        parts = {**named, **(sources or {})}
+        found = ((name, _named(part)) for name, part in parts.items())
+        names = {name: checkpoint for name, checkpoint in found if checkpoint is not None}
+        tokenizers = {
+            name: load_tokenizer(fspath(checkpoint), trust_remote_code=trust_remote_code)
+            for name, checkpoint in names.items()
+        }
+        if amateur_quantization is not None and "amateur" not in names:
+            raise SettingsError(
+                f"amateur_quantization={amateur_quantization!r} rounds an amateur that is loaded by its name, and "
+                f"this is {shown(amateur)}; leave it out"
+            )
+        model = load(expert, revision, quantization)
+        for name, checkpoint in names.items():
+            other = load(checkpoint, None, amateur_quantization if name == "amateur" else None)
+            part = parts[name]
+            if isinstance(part, OtherTokenizer):  # holds its tokenizer
+                parts[name] = replace(part, model=other, tokenizer=tokenizers.pop(name))
+            else:
+                parts[name] = Window(other, part.tokens) if isinstance(part, Window) else other
+        return cls(
+            model,
+            tokenizer,
+            parts.pop("amateur", None),
+            amateur_tokenizer=tokenizers.pop("amateur", None),
+            sources=parts,
+            source_tokenizers=tokenizers,
+            runner=runner,
+        )
 
     @classmethod
     def demo(cls, *, device: str = "auto", amateur: EarlyExit | None = None, runner: RunnerName = "auto") -> "Decoder":
@@ -202,6 +241,7 @@ class Decoder:
         top_logprobs: int = 0,
         trace: bool = False,
         batch_size: int = 64,
+        amateur_prompts: Prompts | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> list[Output]:
         """Decode every prompt and return one output for each, in order.
@@ -235,6 +275,8 @@ class Decoder:
             Whether each token reports why it was chosen; the amateur is then read at every step.
         batch_size
             How many rows are decoded at once. Others join as rows end.
+        amateur_prompts
+            What an amateur `OtherPrompt()` reads in place of each prompt, in any form that prompts may have.
         cancelled
             Asked between steps; once it returns True every unfinished row ends as `"cancelled"`.
 
@@ -254,7 +296,7 @@ class Decoder:
             scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
             chat, system, top_logprobs, trace, batch_size,
         )  # fmt: skip
-        run = self._run(prompts, options, follow=False)
+        run = self._run(prompts, options, amateur_prompts, follow=False)
         outputs: dict[int, Output] = {}
         try:
             for piece in run.pieces(cancelled):
@@ -281,6 +323,7 @@ class Decoder:
         top_logprobs: int = 0,
         trace: bool = False,
         batch_size: int = 64,
+        amateur_prompts: Prompts | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Iterator[Piece]:
         """Decode and yield text as it becomes certain; the arguments are those of `generate`.
@@ -293,7 +336,7 @@ class Decoder:
             scoring, processors, strategy, max_new_tokens, stop, ignore_eos, seed,
             chat, system, top_logprobs, trace, batch_size,
         )  # fmt: skip
-        return self._run(prompts, options, follow=True).pieces(cancelled)
+        return self._run(prompts, options, amateur_prompts, follow=True).pieces(cancelled)
 
     def score(
         self,
@@ -303,6 +346,7 @@ class Decoder:
         processors: Sequence[Any] | None = (),
         *,
         batch_size: int = 16,
+        amateur_prompts: Prompts | None = None,
     ) -> list[Score]:
         """Return the log-probability of each continuation after its prompt, under any method.
 
@@ -314,6 +358,8 @@ class Decoder:
             As in `generate`; the probability of a token is the softmax of the processed scores.
         batch_size
             How many pairs are read at once.
+        amateur_prompts
+            As in `generate`.
 
         Returns
         -------
@@ -323,16 +369,18 @@ class Decoder:
         batch_size = check_batch_size(batch_size)
         pairs = encode_pairs(self.tokenizer, prompts, continuations)
         check_pairs(pairs, width=self._models.width(scoring), context=self._models.context(scoring))
+        others = self._other_prompts(scoring, prompts, [prompt for prompt, _ in pairs], amateur_prompts)
+        for (_, end), replaced in zip(pairs, others, strict=True):
+            for name, (_, context) in self._models.other_prompts(scoring).items():
+                check_tokens(replaced[name].tokens, width=self._models.width(scoring), context=context, room=len(end))
         resolved = self._processors(list_processors(processors))
         return [
             score
-            for start in range(0, len(pairs), batch_size)
-            for score in score_continuations(
-                self._models.open(scoring), scoring, resolved, pairs[start : start + batch_size]
-            )
+            for part in (slice(start, start + batch_size) for start in range(0, len(pairs), batch_size))
+            for score in score_continuations(self._models.open(scoring), scoring, resolved, pairs[part], others[part])
         ]
 
-    def _run(self, prompts: Prompts, options: Options, *, follow: bool) -> Run:
+    def _run(self, prompts: Prompts, options: Options, amateur_prompts: Prompts | None, *, follow: bool) -> Run:
         """Check every argument and set up rows and engine."""
         scoring = self._scoring(options.scoring)
         method = Method(scoring, self._processors(options.processors or ()), options.strategy)
@@ -345,6 +393,7 @@ class Decoder:
                 f"{options.strategy} draws for all {len(texts)} prompts at once, but batch_size is "
                 f"{options.batch_size}; raise it"
             )
+        others = self._other_prompts(scoring, prompts, texts, amateur_prompts, options, room=room)
         seed = self._seed(options)
         engine = Engine(
             self._models.open(scoring, options.strategy),
@@ -354,7 +403,7 @@ class Decoder:
             top_logprobs=options.top_logprobs,
             trace=self._token_text if options.trace else None,
         )
-        rows = self._rows(texts, options, context, seed or 0, follow=follow)
+        rows = self._rows(texts, options, others, scoring, seed or 0, follow=follow)
         return Run(engine, rows, self._record(method, options, seed), self.tokenizer)
 
     @staticmethod
@@ -368,13 +417,46 @@ class Decoder:
             return secrets.randbits(32)
         return options.seed
 
+    def _other_prompts(
+        self,
+        scoring: Scoring,
+        prompts: Prompts,
+        rows: Sequence[list[int]],
+        amateur_prompts: Prompts | None,
+        options: Options | None = None,
+        *,
+        room: int = 1,
+    ) -> OtherPrompts:
+        """Return what sources read in place of each prompt (see `encode_other_prompts`)."""
+        return encode_other_prompts(
+            self._models.other_prompts(scoring),
+            self.tokenizer,
+            prompts,
+            rows,
+            amateur_prompts,
+            chat=options is not None and options.chat,
+            system=options.system if options is not None else None,
+            width=self._models.width(scoring),
+            room=room,
+        )
+
     def _rows(
-        self, texts: Sequence[list[int]], options: Options, context: int | None, seed: int, *, follow: bool
+        self,
+        texts: Sequence[list[int]],
+        options: Options,
+        others: OtherPrompts,
+        scoring: Scoring,
+        seed: int,
+        *,
+        follow: bool,
     ) -> list[Row]:
+        context = self._models.context(scoring)
+        contexts = {name: most for name, (_, most) in self._models.other_prompts(scoring).items()}
         ending = self._ending(options)
         rows = []
-        for index, tokens in enumerate(texts):
+        for index, (tokens, replaced) in enumerate(zip(texts, others, strict=True)):
             limit = len(tokens) + options.max_new_tokens
+            most = bound(context, replaced, contexts)
             follower = None
             if self.tokenizer is not None and (follow or ending.strings):
                 follower = TextFollower(self.tokenizer, ending.strings)
@@ -383,17 +465,18 @@ class Decoder:
                     index=index,
                     tokens=list(tokens),
                     prompt_length=len(tokens),
-                    limit=limit if context is None else min(limit, context),
+                    limit=limit if most is None else min(limit, most),
                     ending=ending,
                     generator=row_generator(seed, index),
                     follower=follower,
+                    other_prompts=replaced,
                 )
             )
         return rows
 
     def _record(self, method: Method, options: Options, seed: int | None) -> dict[str, Any]:
         """Return every resolved setting as plain data."""
-        contrast = "amateur" in method.scoring.sources
+        read = method.scoring.sources
         settings = {**describe(options), **describe(method)}
         del settings["name"]  # the dataclasses' own
         if isinstance(method.strategy, Speculative):
@@ -403,22 +486,18 @@ class Decoder:
             "seed": seed,
             "runner": self.runner,
             "eos_token_ids": list(self.eos_token_ids),
-            "expert": _describe_model(self.expert),
-            "amateur": _describe_model(self.amateur) if contrast else None,
+            "expert": describe_model(self.expert),
+            "amateur": describe_model(self.amateur) if "amateur" in read else None,
+            "sources": {name: describe_model(self.sources[name]) for name in self.sources if name in read},
         }
 
     def _describe_draft(self, draft: Any) -> Any:
-        return _describe_model(self.amateur if draft is None else draft)
+        return describe_model(self.amateur if draft is None else draft)
 
     def _scoring(self, scoring: Scoring | None) -> Scoring:
         if scoring is None:
-            return Contrastive() if self._models.has_amateur else Likelihood()
-        if "amateur" in scoring.sources and not self._models.has_amateur:
-            raise SettingsError(
-                f"{type(scoring).__name__} needs an amateur and this decoder has none; give Decoder(…, amateur=…), "
-                "for instance EarlyExit(layer)"
-            )
-        return scoring
+            scoring = Contrastive() if self._models.has_amateur else Likelihood()
+        return self._models.resolve(scoring)
 
     def _processors(self, processors: Sequence[Any]) -> tuple[Processor, ...]:
         return tuple(as_processor(processor).with_eos(self.eos_token_ids) for processor in processors)
@@ -434,20 +513,7 @@ class Decoder:
         return "" if self.tokenizer is None else decode(self.tokenizer, [token_id])
 
 
-def _name_of(tokenizer: PreTrainedTokenizerBase | None) -> str | None:
-    return None if tokenizer is None else tokenizer.name_or_path or type(tokenizer).__name__
-
-
-def _describe_model(model: Any) -> Any:
-    if isinstance(model, PreTrainedModel):
-        return {
-            "name": model.config.name_or_path or type(model).__name__,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "device": str(model.device),
-            "linear_layers": linear_forms(model),
-        }
-    if isinstance(model, Window):
-        return {"name": "Window", "model": _describe_model(model.model), "tokens": model.tokens}
-    if isinstance(model, OtherTokenizer):
-        return {**describe(model), "model": _describe_model(model.model), "tokenizer": _name_of(model.tokenizer)}
-    return describe(model)
+def _named(part: Name | Amateur) -> Name | None:
+    """Return the name of a checkpoint that a source is to be loaded from."""
+    model = part.model if isinstance(part, (Window, OtherTokenizer)) else part
+    return model if isinstance(model, (str, PathLike)) else None

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.blocks import log_total
+from descant.blocks import Blocks, is_wide
 from descant.processors.base import History, Processor
+from descant.types import Chosen
 
 
 def process(
@@ -16,11 +17,12 @@ def process(
     history: History | None,
     scores: Float[Tensor, "n vocab"],
     expert: Float[Tensor, "n vocab"],
-) -> tuple[Float[Tensor, "n vocab"], Float[Tensor, " n"]]:
-    """Apply processors in order; return the scores and the logarithms of their total weights.
+) -> Float[Tensor, "n vocab"]:
+    """Apply processors in order.
 
     Where the processors forbid every token that the scoring allows (a repetition ban that hits the only member of the
-    plausibility head), the position falls back to the expert's own ranking under the same processors.
+    plausibility head), the position falls back to the expert's own ranking under the same processors. Where the
+    expert has no token left either, all scores are −inf.
 
     Parameters
     ----------
@@ -32,23 +34,27 @@ def process(
         The scoring's verdict, `[n, vocab]`.
     expert
         The expert's logits, `[n, vocab]`.
-
-    Returns
-    -------
-    Scores `[n, vocab]`, and `log Σ exp(scores)` `[n]`: a score less that is a log-probability. It is NaN at a position
-    where even the expert has no token left, or where a score is not a number.
     """
+    if not processors or history is None:
+        return scores
+    processed = _apply(processors, history, scores)
+    best = Blocks(processed).best() if is_wide(processed) else processed.amax(-1, keepdim=True)
+    empty = best == -math.inf
+    if bool(empty.any()):
+        processed = torch.where(empty, _apply(processors, history, expert), processed)
+    return processed
 
-    def apply(values: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
-        if history is not None:
-            for processor in processors:
-                values = processor(history, values)
-        return values
 
-    processed = apply(scores)
-    total = log_total(processed)
-    if processors and any(map(math.isnan, total.tolist())):
-        empty = processed.amax(-1, keepdim=True) == -math.inf
-        processed = torch.where(empty, apply(expert), processed)
-        total = log_total(processed)
-    return processed, total
+def logprobs(scores: Float[Tensor, "n vocab"], ids: Chosen) -> Float[Tensor, " n"]:
+    """Return the log-probability of one token a position; NaN where the scores define no distribution."""
+    if is_wide(scores):
+        return scores.gather(-1, ids[:, None])[:, 0] - Blocks(scores).log_total()
+    return scores.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+
+
+def _apply(
+    processors: Sequence[Processor], history: History, scores: Float[Tensor, "n vocab"]
+) -> Float[Tensor, "n vocab"]:
+    for processor in processors:
+        scores = processor(history, scores)
+    return scores

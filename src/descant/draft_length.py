@@ -2,9 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Literal
 
 _LONGEST = 8
@@ -13,11 +13,22 @@ _LONGEST = 8
 _FIRST = 2
 """Drafted in the first round that drafts: little is lost if none is accepted."""
 
+_PLAIN_ROUNDS = 4
+"""Rounds without drafts that are timed before that: the first ones after a prompt are slow."""
+
 _PROBE_EVERY = 32
-"""Rounds without drafts after which one token is drafted, to see whether that pays by now."""
+"""Rounds without drafts after which one token is drafted, to see whether that pays by now; and the reverse."""
+
+_GAIN, _GAIN_OF_ROWS = 1.02, 1.15
+"""What drafting must gain by estimate to be chosen: estimates err, and not drafting is safe. Several rows advance
+unevenly, and the call lasts as long as the slowest."""
+
+_FURTHER = 0.6
+"""How much of the slope of the costs is believed to go on beyond the lengths that were tried: parts of it are paid
+once a round, and a length that is estimated too cheap is measured as soon as it is chosen."""
 
 _REMEMBERED = 8
-"""Measurements of which the median counts."""
+"""Rounds of each length whose times count."""
 
 _DECAY = 0.95
 """Weight of past acceptance a round later."""
@@ -35,7 +46,7 @@ class Round:
     drafted, accepted
         Tokens by row.
     steady
-        Whether its time is that of a usual round: no row read its prompt.
+        Whether its time is that of a usual round: no model read a prompt, or caught up by more than a few tokens.
     """
 
     drafted: Sequence[int]
@@ -66,9 +77,6 @@ class DraftLength:
         """Return how many tokens to draft for a row, at most."""
         return self._tokens
 
-    def drafted(self) -> None:
-        """Note that the drafts of the round are there, to be verified."""
-
     def end_round(self, outcome: Round) -> None:
         """Learn from the round."""
 
@@ -77,9 +85,8 @@ class AdaptiveLength(DraftLength):
     """The length that gives the most tokens a second.
 
     If a draft's tokens are accepted with probability a each, a round that drafts k gives 1 + a + … + a^k tokens
-    (Leviathan et al. 2022, arXiv 2211.17192, equation 1) and takes k draft passes and one verification of k tokens;
-    k = 0 is plain decoding. Costs are medians of the last rounds', and verifications of lengths not tried yet are
-    interpolated.
+    (Leviathan et al. 2022, arXiv 2211.17192, equation 1). What it costs is the mean time of the last rounds of that
+    length, drafting and verification together; lengths not tried yet are interpolated. k = 0 is plain decoding.
 
     Parameters
     ----------
@@ -91,54 +98,64 @@ class AdaptiveLength(DraftLength):
         super().__init__(tokens=0)
         self._clock = clock
         self._accepted, self._ended = _PRIOR_ACCEPTED, _PRIOR_ENDED
-        self._draft_costs: deque[float] = deque(maxlen=_REMEMBERED)
-        self._verify_costs: dict[int, deque[float]] = {}
-        self._since_draft = 0
-        self._times = [0.0, 0.0]
+        self._times: dict[int, deque[float]] = {}
+        self._since_plain = self._since_draft = 0
+        self._started = 0.0
+        self._gain = _GAIN
 
     def start_round(self) -> int:
         self._tokens = self._next()
-        self._times = [self._clock()]
+        self._started = self._clock()
         return self._tokens
 
-    def drafted(self) -> None:
-        self._times.append(self._clock())
-
     def end_round(self, outcome: Round) -> None:
-        started, drafted = self._times
-        longest = max(outcome.drafted)
-        self._since_draft = 0 if longest else self._since_draft + 1
+        asked = self._tokens
+        self._since_draft = 0 if asked else self._since_draft + 1
+        self._since_plain = self._since_plain + 1 if asked else 0
         if outcome.steady:
-            self._verify_costs.setdefault(longest, deque(maxlen=_REMEMBERED)).append(self._clock() - drafted)
-            if longest:
-                self._draft_costs.append((drafted - started) / longest)
-        accepted = sum(outcome.accepted)
+            self._times.setdefault(asked, deque(maxlen=_REMEMBERED)).append(self._clock() - self._started)
         # A draft that its source broke off counts as one that was rejected: no more came of it.
-        ended = sum(got < longest for got in outcome.accepted) if longest else 0
-        self._accepted = self._accepted * _DECAY + accepted
+        ended = sum(got < asked for got in outcome.accepted)
+        self._gain = _GAIN if len(outcome.accepted) == 1 else _GAIN_OF_ROWS
+        self._accepted = self._accepted * _DECAY + sum(outcome.accepted)
         self._ended = self._ended * _DECAY + ended
 
     def _next(self) -> int:
-        if not self._verify_costs:
+        if len(self._times.get(0, ())) < _PLAIN_ROUNDS:
             return 0
-        if not self._draft_costs:
+        if len(self._times) == 1:
             return _FIRST
+        if self._since_plain >= _PROBE_EVERY:
+            return 0
         if self._since_draft >= _PROBE_EVERY:
             return 1
-        return max(range(_LONGEST + 1), key=self._rate)
-
-    def _rate(self, length: int) -> float:
-        """Return the tokens a second that rounds of some length are expected to give a row."""
+        costs = {length: _typical(times) for length, times in self._times.items()}
         acceptance = self._accepted / (self._accepted + self._ended)
-        tokens = sum(acceptance**place for place in range(length + 1))
-        return tokens / (length * median(self._draft_costs) + self._verify_cost(length))
 
-    def _verify_cost(self, length: int) -> float:
-        known = {tried: median(costs) for tried, costs in self._verify_costs.items()}
-        if length in known:
-            return known[length]
-        below = max((tried for tried in known if tried < length), default=min(known))
-        above = min((tried for tried in known if tried > length), default=max(known))
-        if below == above or (slope := (known[above] - known[below]) / (above - below)) < 0:
-            slope = 0.0
-        return known[below] + slope * (length - below)
+        def rate(length: int) -> float:
+            """Return the tokens a second that rounds of some length are expected to give a row."""
+            return sum(acceptance**place for place in range(length + 1)) / _cost(costs, length)
+
+        longest = max(range(1, _LONGEST + 1), key=rate)
+        return longest if rate(longest) > self._gain * rate(0) else 0
+
+
+def _typical(times: Sequence[float]) -> float:
+    """Return the mean of times, of which none counts more than twice the median: something else took the core."""
+    most = 2 * median(times)
+    return fmean(min(time, most) for time in times)
+
+
+def _cost(known: Mapping[int, float], length: int) -> float:
+    """Return the cost of a length from those of others, 0 among them."""
+    if length in known:
+        return known[length]
+    tried = sorted(known)
+    below = max(other for other in tried if other < length)
+    above = min((other for other in tried if other > length), default=None)
+    if above is not None:
+        slope = (known[above] - known[below]) / (above - below)
+    else:
+        before = tried[-2]
+        slope = _FURTHER * max(0.0, known[below] - known[before]) / (below - before)
+    return known[below] + slope * (length - below)

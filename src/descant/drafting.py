@@ -3,19 +3,22 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.distribution import process
+from descant.distribution import logprobs, process
 from descant.history import HistoryBuffer
 from descant.models.base import ByteSource
 from descant.models.sources import Sources
 from descant.processors.base import Processor
 from descant.rows import Row
-from descant.strategies import Draws, Proposal, Strategy
+from descant.strategies import Draws, Greedy, Proposal, Strategy
+
+_FEW = 4
+"""Tokens that a drafting model reads in about the time of one."""
 
 
 @dataclass
@@ -29,15 +32,18 @@ class Drafts:
     source
         The source that drafted, if it is one; it has read all drafts of a row but the last.
     logits
-        By place, `[rows, vocab]`: what the source's logits were; meaningless for rows whose draft had ended.
+        `[rows, places, vocab]`: what the source's logits were; meaningless for rows whose draft had ended.
     scores
         The same after the processors: the drafts were chosen from these.
+    caught_up
+        Whether the source had read all but a few tokens of each row before.
     """
 
     tokens: list[list[int]]
     source: str | None = None
-    logits: list[Float[Tensor, "rows vocab"]] = field(default_factory=list)
-    scores: list[Float[Tensor, "rows vocab"]] = field(default_factory=list)
+    logits: Float[Tensor, "rows places vocab"] | None = None
+    scores: Float[Tensor, "rows places vocab"] | None = None
+    caught_up: bool = True
 
     @property
     def longest(self) -> int:
@@ -50,14 +56,14 @@ class Drafts:
         pairs = [(row, place) for row, draft in enumerate(self.tokens) for place in range(len(draft))]
         return [row for row, _ in pairs], [place for _, place in pairs]
 
-    def at_positions(self, by_place: Sequence[Float[Tensor, "rows vocab"]]) -> Float[Tensor, "n vocab"]:
+    def at_positions(self, by_place: Float[Tensor, "rows places vocab"]) -> Float[Tensor, "n vocab"]:
         """Return `[n, vocab]` at the positions of the drafted tokens."""
-        return torch.stack([by_place[place][row] for row, place in zip(*self.positions, strict=True)])
+        return by_place[0, : len(self.tokens[0])] if len(self.tokens) == 1 else by_place[self.positions]
 
     def proposal(self, device: torch.device) -> Proposal:
         """Return the drafted tokens, and the scores they were drawn from, position by position."""
         ids = torch.tensor([token for draft in self.tokens for token in draft], device=device)
-        return Proposal(ids, lambda: self.at_positions(self.scores) if self.scores else None)
+        return Proposal(ids, lambda: None if self.scores is None else self.at_positions(self.scores))
 
 
 class Drafter(ABC):
@@ -101,33 +107,73 @@ class ModelDrafter(Drafter):
         self._history = history
         self._strategy = strategy
         self._confidence = confidence
+        self._greedily = isinstance(strategy, Greedy) and not processors
 
     def propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
+        behind = max(len(row.tokens) - held for row, held in zip(rows, self._model.lengths, strict=True))
+        drafts = self._propose(rows, most)
+        drafts.caught_up = behind <= _FEW
+        return drafts
+
+    def _propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
+        room = [self._room(row) for row in rows]
+        most = [min(limit, left) for limit, left in zip(most, room, strict=True)]
+        if self._greedily and 0 < max(most) <= min(room) and min(most) > 0:
+            drafts = self._follow(rows, most)
+            if drafts is not None:
+                return drafts
+        return self._draw(rows, most)
+
+    def _follow(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts | None:
+        """Draft all tokens in one call, if the model can, and cut each row's draft where `_draw` would end it."""
+        found = self._sources.draft(str(self.source), [row.tokens for row in rows], max(most))
+        if found is None:
+            return None
+        logits, ids = found
+        values = logprobs(logits.flatten(0, 1), ids.flatten().clamp(max=logits.shape[-1] - 1)).view(ids.shape)
+        drafts = Drafts([[] for _ in rows], self.source, logits, logits)
+        for draft, row, limit, *drafted in zip(drafts.tokens, rows, most, ids.tolist(), values.tolist(), strict=True):
+            for token_id, logprob in zip(*drafted, strict=True):
+                if token_id >= self._sources.width or not math.isfinite(logprob):
+                    break
+                draft.append(token_id)
+                if len(draft) == limit or not self._goes_on(row, token_id, logprob):
+                    break
+        return drafts
+
+    def _goes_on(self, row: Row, token_id: int, logprob: float) -> bool:
+        return math.exp(logprob) >= self._confidence and token_id not in row.ending.token_ids
+
+    def _draw(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
+        """Draft token by token."""
         drafts = Drafts([[] for _ in rows], self.source)
-        most = [min(limit, self._room(row)) for row, limit in zip(rows, most, strict=True)]
+        logits_by_place, scores_by_place = [], []
         drafting = [number for number, limit in enumerate(most) if limit > 0]
+        texts = [list(row.tokens) for row in rows] if drafting else []
         while drafting:
-            logits = self._read(rows, drafts.tokens, drafting)
+            logits = self._read(texts, drafting)
             history = None
             if self._history is not None:
                 self._history.write(drafts.tokens)
                 history = self._history.before(range(len(rows)), [len(draft) for draft in drafts.tokens])
-            scores, total = process(self._processors, history, logits, logits)
-            drafts.logits.append(logits)
-            drafts.scores.append(scores)
+            scores = process(self._processors, history, logits, logits)
+            logits_by_place.append(logits)
+            scores_by_place.append(scores)
             draws = Draws([rows[number].generator for number in drafting], drafting, len(rows))
-            ids = self._strategy.choose(_rows_of(scores, drafting), draws)
-            logprobs = _rows_of(scores, drafting).gather(-1, ids[:, None])[:, 0] - _rows_of(total, drafting)
+            scores = _rows_of(scores, drafting)
+            ids = self._strategy.choose(scores, draws)
             still = []
-            for number, token_id, logprob in zip(drafting, ids.tolist(), logprobs.tolist(), strict=True):
+            for number, token_id, logprob in zip(drafting, ids.tolist(), logprobs(scores, ids).tolist(), strict=True):
                 if not math.isfinite(logprob):
                     continue  # no distribution: the draft model is broken, or the processors leave it nothing
                 draft = drafts.tokens[number]
                 draft.append(token_id)
-                sure = math.exp(logprob) >= self._confidence
-                if sure and len(draft) < most[number] and token_id not in rows[number].ending.token_ids:
+                texts[number].append(token_id)
+                if len(draft) < most[number] and self._goes_on(rows[number], token_id, logprob):
                     still.append(number)
             drafting = still
+        if logits_by_place:
+            drafts.logits, drafts.scores = torch.stack(logits_by_place, 1), torch.stack(scores_by_place, 1)
         if self._history is not None:
             self._history.write(drafts.tokens)
         return drafts
@@ -138,19 +184,18 @@ class ModelDrafter(Drafter):
             return 0
         return row.limit if self._model.context is None else self._model.context - len(row.tokens)
 
-    def _read(self, rows: Sequence[Row], drafts: Sequence[Sequence[int]], drafting: Sequence[int]) -> Tensor:
-        """Return logits `[rows, vocab]` at the ends of the drafts; rows that draft no more read their last token again.
+    def _read(self, texts: Sequence[Sequence[int]], drafting: Sequence[int]) -> Tensor:
+        """Return logits `[rows, vocab]` at the ends of the texts; rows that draft no more read their last token again.
 
         A pass takes all rows. One that advanced for no purpose would have to be rolled back, and might not fit.
         """
-        held = list(self._model.lengths)
-        ends = [max(length, 1) for length in held]
-        for number in drafting:
-            ends[number] = len(rows[number].tokens) + len(drafts[number])
-        before = [min(length, end - 1) for length, end in zip(held, ends, strict=True)]
-        if before != held:
-            self._model.truncate(before)
-        texts = [[*row.tokens, *draft][:end] for row, draft, end in zip(rows, drafts, ends, strict=True)]
+        if len(drafting) < len(texts):
+            held = self._model.lengths
+            ends = [max(length, 1) for length in held]
+            for number in drafting:
+                ends[number] = len(texts[number])
+            self._model.truncate([min(length, end - 1) for length, end in zip(held, ends, strict=True)])
+            texts = [text[:end] for text, end in zip(texts, ends, strict=True)]
         return self._sources.read((str(self.source),), texts)[str(self.source)][:, 0]
 
 

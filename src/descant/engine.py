@@ -11,7 +11,7 @@ iterates over tokens.
 import math
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from descant import choice
-from descant.distribution import process
+from descant.distribution import logprobs, process
 from descant.draft_length import DraftLength, Round
 from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
 from descant.errors import DecodingError
@@ -69,15 +69,12 @@ class _Judged:
         Of the sources, `[n, vocab]` each.
     raw, scores
         `[n, vocab]`: what the scoring made of them, and the processors of that.
-    total
-        `[n]`: `log Σ exp(scores)`.
     """
 
     rows: Sequence[int]
     logits: Mapping[str, Logits]
     raw: Float[Tensor, "n vocab"]
     scores: Float[Tensor, "n vocab"]
-    total: Float[Tensor, " n"]
 
 
 class Engine:
@@ -97,6 +94,8 @@ class Engine:
         How many of the most probable tokens each step records.
     trace
         Text of a token by itself, if each step is to record why its token was chosen; else None.
+    observe
+        Told of each token: its row, and of its position the scores and the expert's logits, `[vocab]` each.
     """
 
     def __init__(
@@ -108,6 +107,7 @@ class Engine:
         max_rows: int,
         top_logprobs: int = 0,
         trace: TraceText | None = None,
+        observe: Callable[[Row, Tensor, Tensor], None] | None = None,
     ) -> None:
         self.sources = sources
         self.method = method
@@ -115,6 +115,7 @@ class Engine:
         self.max_rows = max_rows
         self.top_logprobs = top_logprobs
         self.trace = trace
+        self.observe = observe
         self.rows: list[Row] = []
         self.waiting: deque[Row] = deque()
         self._history = HistoryBuffer() if method.processors else None
@@ -146,12 +147,12 @@ class Engine:
         """Queue rows; they join at the next step, while there is room."""
         self.waiting.extend(row for row in rows if row.finish_reason is None)
 
-    def cancel(self) -> list[Row]:
-        """End every row where it stands, and return them."""
-        ended = [*self.rows, *self.waiting]
+    def cancel(self, rows: Collection[Row] | None = None) -> list[Row]:
+        """End rows where they stand, all unless some are named, and return them."""
+        ended = [row for row in (*self.rows, *self.waiting) if rows is None or row in rows]
         for row in ended:
             row.finish("cancelled")
-        self.waiting.clear()
+        self.waiting = deque(row for row in self.waiting if row.finish_reason is None)
         self._retire()
         return ended
 
@@ -180,9 +181,7 @@ class Engine:
             return Drafts([[] for _ in self.rows])
         tokens = self._length.start_round()
         most = [min(tokens, row.limit - len(row.tokens) - 1) if row.logprobs else 0 for row in self.rows]
-        drafts = self._drafter.propose(self.rows, most)
-        self._length.drafted()
-        return drafts
+        return self._drafter.propose(self.rows, most)
 
     def _end_round(self, drafts: Drafts, lengths: Sequence[int], *, steady: bool) -> None:
         """Count what was drafted and accepted, and learn from it how much to draft."""
@@ -193,7 +192,7 @@ class Engine:
             row.speculation = row.speculation.after_round(len(draft), stands)
             drafted.append(len(draft))
             accepted.append(stands)
-        self._length.end_round(Round(drafted, accepted, steady))
+        self._length.end_round(Round(drafted, accepted, steady and drafts.caught_up))
 
     def _verify(self, reading: Reading, drafts: Drafts) -> list[int]:
         """Emit the drafts that stand, and what replaces the first that does not; return the rows that go on."""
@@ -201,7 +200,7 @@ class Engine:
         if not rows:
             return list(range(len(self.rows)))
         assert isinstance(self.method.strategy, Speculative)
-        judged = self._judge(reading.at_drafts, rows, places)
+        judged = self._judge(reading.at_drafts, rows, places, at_hand=drafts.source)
         proposal = drafts.proposal(judged.scores.device)
         ids = self.method.strategy.verify(judged.scores, proposal, self._draws(rows))
         departed = self._emit(judged, ids, [token for draft in drafts.tokens for token in draft])
@@ -219,29 +218,30 @@ class Engine:
         chosen = [self.rows[number] for number in rows]
         return Draws([row.generator for row in chosen], [row.index for row in chosen], self.batch_rows)
 
-    def _judge(self, read: Callable[[str], Logits], rows: Sequence[int], ahead: Sequence[int]) -> _Judged:
+    def _judge(
+        self, read: Callable[[str], Logits], rows: Sequence[int], ahead: Sequence[int], at_hand: str | None = None
+    ) -> _Judged:
         """Score positions that lie `ahead[i]` drafted tokens beyond the text of row `rows[i]`."""
-        logits, raw = self._score(read)
+        logits, raw = self._score(read, at_hand)
         history = self._history.before(rows, ahead) if self._history is not None else None
-        scores, total = process(self.method.processors, history, raw, logits["expert"])
-        return _Judged(rows, logits, raw, scores, total)
+        scores = process(self.method.processors, history, raw, logits["expert"])
+        return _Judged(rows, logits, raw, scores)
 
-    def _score(self, read: Callable[[str], Logits]) -> tuple[Mapping[str, Logits], Float[Tensor, "n vocab"]]:
-        """Return the sources' logits `[n, vocab]` by name, and the scoring's verdict on them."""
+    def _score(
+        self, read: Callable[[str], Logits], at_hand: str | None
+    ) -> tuple[Mapping[str, Logits], Float[Tensor, "n vocab"]]:
+        """Return the sources' logits `[n, vocab]` by name, and the scoring's verdict on them.
+
+        One source may be at hand: reading it costs nothing.
+        """
         scoring = self.method.scoring
         expert = read("expert")
-        if self._may_skip() and bool(scoring.settled(expert).all()):
-            only = torch.full_like(expert, -math.inf)
-            best = expert.argmax(-1, keepdim=True)
-            # NaN stays visible: the only score of a row is its best logit less itself.
-            value = expert.gather(-1, best)
-            return {"expert": expert}, only.scatter(-1, best, value - value)
+        if self._may_skip(at_hand) and bool(scoring.settled(expert).all()):
+            return {"expert": expert}, scoring.alone(expert)
         logits = {"expert": expert, **{name: read(name) for name in scoring.sources[1:]}}
-        logits |= {
-            f"{name} total": expert.new_zeros(len(expert), 1)
-            for name in scoring.sources
-            if name in self.sources.bridges
-        }
+        for name in self.sources.bridges:
+            if name in scoring.sources:
+                logits[f"{name} total"] = expert.new_zeros(len(expert), 1)
         return logits, scoring(logits)
 
     def _candidates(self, expert: Logits) -> Candidates:
@@ -253,10 +253,10 @@ class Engine:
             return head
         return head & ~scoring.settled(expert)[..., None]
 
-    def _may_skip(self) -> bool:
+    def _may_skip(self, at_hand: str | None) -> bool:
         """Whether steps that the expert settles alone leave the amateur out; it catches up later."""
         scoring = self.method.scoring
-        others = scoring.sources[1:]
+        others = [name for name in scoring.sources[1:] if name != at_hand]
         if self.trace is not None or not others or not all(map(self.sources.costs_a_pass, others)):
             return False
         if scoring.skips_settled is not None:
@@ -270,15 +270,14 @@ class Engine:
         -------
         The rows that did.
         """
-        chosen = judged.scores.gather(-1, ids[:, None])[:, 0] - judged.total
-        values = zip(judged.rows, ids.tolist(), chosen.tolist(), judged.total.tolist(), drafted, strict=True)
+        values = zip(judged.rows, ids.tolist(), logprobs(judged.scores, ids).tolist(), drafted, strict=True)
         departed: set[int] = set()
         emitted = []
-        for position, (number, token_id, logprob, total, draft) in enumerate(values):
+        for position, (number, token_id, logprob, draft) in enumerate(values):
             if number in departed:
                 continue
             row = self.rows[number]
-            if not math.isfinite(total):
+            if not math.isfinite(logprob):
                 self._fail(judged, position, row)
             row.append(token_id, logprob)
             emitted.append(position)
@@ -305,9 +304,12 @@ class Engine:
     def _record(self, judged: _Judged, ids: Chosen, positions: Sequence[int]) -> None:
         """Keep what was asked for beside the tokens of some positions."""
         rows = [self.rows[judged.rows[position]] for position in positions]
+        if self.observe is not None:
+            for row, position in zip(rows, positions, strict=True):
+                self.observe(row, judged.scores[position], judged.logits["expert"][position])
         if self.top_logprobs:
-            best, logprobs = choice.top(judged.scores[positions], self.top_logprobs)
-            for row, row_ids, row_logprobs in zip(rows, best.tolist(), logprobs.tolist(), strict=True):
+            best, best_logprobs = choice.top(judged.scores[positions], self.top_logprobs)
+            for row, row_ids, row_logprobs in zip(rows, best.tolist(), best_logprobs.tolist(), strict=True):
                 row.top_logprobs.append(list(zip(row_ids, row_logprobs, strict=True)))
         if self.trace is not None:
             logits = {name: values[positions] for name, values in judged.logits.items()}
@@ -322,10 +324,11 @@ class Engine:
         if not joining:
             return
         self.rows = [*self.rows, *joining]
-        self.sources.add_rows(len(joining))
+        self.sources.add_rows(len(joining), [row.other_prompts for row in joining])
         self.sources.reserve(len(self.rows), max(row.limit for row in self.rows))
         if self._history is not None:
-            self._history.add_rows([row.tokens for row in joining], self.sources.device)
+            texts, places = [row.tokens for row in joining], [row.index for row in joining]
+            self._history.add_rows(texts, places, self.sources.device)
 
     def _retire(self) -> None:
         kept = [place for place, row in enumerate(self.rows) if row.finish_reason is None]

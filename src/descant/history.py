@@ -17,10 +17,12 @@ class HistoryBuffer:
         self._tokens = torch.zeros(0, 0, dtype=torch.int64)
         self._lengths: list[int] = []
         self._prompt_lengths: list[int] = []
+        self._batch_rows: list[int] = []
 
-    def add_rows(self, texts: Sequence[Sequence[int]], device: torch.device) -> None:
-        """Append rows that hold their prompts."""
+    def add_rows(self, texts: Sequence[Sequence[int]], batch_rows: Sequence[int], device: torch.device) -> None:
+        """Append rows that hold their prompts, with their places in the call."""
         held = len(self._lengths)
+        self._batch_rows += batch_rows
         self._lengths += [0] * len(texts)
         self._prompt_lengths += [len(text) for text in texts]
         self._resize(len(self._lengths), max(map(len, texts)), device)
@@ -31,6 +33,7 @@ class HistoryBuffer:
         self._tokens = self._tokens[list(rows)]
         self._lengths = [self._lengths[row] for row in rows]
         self._prompt_lengths = [self._prompt_lengths[row] for row in rows]
+        self._batch_rows = [self._batch_rows[row] for row in rows]
 
     def write(self, tokens: Sequence[Sequence[int]]) -> None:
         """Put tokens behind the end of each row without lengthening it: they are drafts."""
@@ -62,6 +65,7 @@ class HistoryBuffer:
             tokens if list(rows) == list(range(len(self._lengths))) else tokens[list(rows)],
             torch.tensor(lengths, device=device),
             torch.tensor([self._prompt_lengths[row] for row in rows], device=device),
+            torch.tensor([self._batch_rows[row] for row in rows], device=device),
         )
 
     def _resize(self, rows: int, width: int, device: torch.device) -> None:

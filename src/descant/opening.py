@@ -1,18 +1,28 @@
 """The models of a decoder, checked once and opened anew for every call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, AmateurFactory, EarlyExit, OtherTokenizer, Window, prepare_amateur
+from descant.amateurs import (
+    Amateur,
+    AmateurFactory,
+    EarlyExit,
+    NGram,
+    OtherPrompt,
+    OtherTokenizer,
+    Window,
+    prepare_amateur,
+)
 from descant.bridge import Bridge, Tables
 from descant.checks import shown
 from descant.errors import SettingsError, UnsupportedModelError, VocabularyError
 from descant.models import LanguageModel, Runner, RunnerName, inspect_model, open_model
-from descant.models.early_exit import check_layer
+from descant.models.early_exit import check_layer, make_exit
 from descant.models.early_layers import EarlyLayers
-from descant.models.huggingface import RaggedModel
+from descant.models.huggingface import Exit, RaggedModel
 from descant.models.loading import eos_token_ids
 from descant.models.sources import Source, Sources
 from descant.scoring import Scoring
@@ -23,22 +33,27 @@ DraftFactory = Callable[[LanguageModel], LanguageModel | Bridge]
 """Opens a draft model without rows, beside the expert of a call."""
 
 
+_RESERVED = frozenset({"expert", "amateur", "draft"})
+
+
 class Models:
-    """An expert and perhaps its amateur, ready to be opened; it holds no rows.
+    """An expert and its other sources, ready to be opened; it holds no rows.
 
     Parameters
     ----------
-    expert, amateur
+    expert, amateur, sources
         As `Decoder` takes them. Models are put in evaluation mode.
-    tokenizer, amateur_tokenizer
-        To be compared, where they are known.
+    tokenizer
+        The expert's, if it is known.
+    tokenizers
+        Those of the amateur and of the sources, by name, to be compared with it.
     runner
         How passes run. What is compiled serves every call.
 
     Raises
     ------
     VocabularyError
-        If expert and amateur do not share their tokens.
+        If a source does not share the expert's tokens.
     LoadError, UnsupportedModelError, SettingsError
         If a model cannot play its part.
     """
@@ -47,30 +62,26 @@ class Models:
         self,
         expert: PreTrainedModel,
         amateur: Amateur | None,
+        sources: Mapping[str, Amateur],
         tokenizer: PreTrainedTokenizerBase | None,
-        amateur_tokenizer: PreTrainedTokenizerBase | None,
+        tokenizers: Mapping[str, PreTrainedTokenizerBase],
         runner: RunnerName,
     ) -> None:
+        for name in sources:
+            if not isinstance(name, str) or name in _RESERVED or name.startswith("layer "):
+                raise SettingsError(f"a source cannot be named {shown(name)}; choose the name that its scoring reads")
         self._expert = inspect_model(expert)
         self._runner = Runner(self._expert, runner)
         expert.eval()
         self._tokenizer = tokenizer
         self._amateur_setting = amateur
-        self._amateur: AmateurFactory | None = None
         self._bridges: dict[int, tuple[OtherTokenizer, Callable[[], Bridge]]] = {}
         self._drafts: dict[int, tuple[Any, AmateurFactory]] = {}
-        self._common_width = self._expert.width
-        if isinstance(amateur, OtherTokenizer):
-            if amateur_tokenizer is not None:
-                raise SettingsError("OtherTokenizer holds the amateur's tokenizer; leave amateur_tokenizer out")
-            if not self._is_foreign(amateur):
-                amateur_tokenizer = amateur.tokenizer
-                amateur = _model_of(amateur)
-            else:
-                self._bridge(amateur)
-        if amateur is not None and not isinstance(amateur, OtherTokenizer):
-            self._amateur = prepare_amateur(amateur, self._expert, runner)
-            self._common_width = self._share(self._amateur.width, tokenizer, amateur_tokenizer)
+        self._exits: dict[tuple[int, bool], Exit] = {}
+        self._factories: dict[str, AmateurFactory] = {}
+        self._widths = {"expert": self._expert.width}
+        for name, source in {**({} if amateur is None else {"amateur": amateur}), **sources}.items():
+            self._prepare(name, source, tokenizers.get(name))
 
     @property
     def has_amateur(self) -> bool:
@@ -80,18 +91,60 @@ class Models:
     @property
     def bridged(self) -> bool:
         """Whether the amateur has another tokenizer."""
-        return self.has_amateur and self._amateur is None
+        return self.has_amateur and "amateur" not in self._factories
+
+    def resolve(self, scoring: Scoring) -> Scoring:
+        """Return a scoring with what depends on the expert settled, once all that it reads is there.
+
+        Raises
+        ------
+        SettingsError
+            If the decoder lacks a source, or the expert a layer.
+        UnsupportedModelError
+            If the expert cannot exit early.
+        """
+        config = self._expert.model.config.get_text_config()
+        scoring = scoring.for_expert(self._expert.layers, tied=bool(getattr(config, "tie_word_embeddings", False)))
+        for key in scoring.exits.values():
+            if key not in self._exits:
+                self._exits[key] = make_exit(self._expert, key[0], norm=key[1], least=0)
+        known = {*self._widths, *scoring.exits}
+        if "amateur" in scoring.sources and "amateur" not in known:
+            raise SettingsError(
+                f"{type(scoring).__name__} needs an amateur and this decoder has none; give Decoder(…, amateur=…), "
+                "for instance EarlyExit(layer)"
+            )
+        missing = [name for name in scoring.sources if name not in known]
+        if missing:
+            models = ", ".join(f"{name!r}: …" for name in missing)
+            raise SettingsError(
+                f"{type(scoring).__name__} needs sources that this decoder lacks; give Decoder(…, sources={{{models}}})"
+            )
+        return scoring
 
     def width(self, scoring: Scoring) -> int:
         """Return the width of the vocabulary that every model read by a scoring has."""
-        return self._common_width if "amateur" in scoring.sources else self._expert.width
+        return min(self._widths.get(name, self._expert.width) for name in scoring.sources)
 
     def context(self, scoring: Scoring) -> int | None:
-        """Return the most tokens a row may hold for the sake of the models a scoring reads; None is unbounded."""
-        bounds = [self._expert.context]
-        if "amateur" in scoring.sources and self._amateur is not None:
-            bounds.append(self._amateur.context)
+        """Return the most tokens a row may hold for the sake of the models a scoring reads; None is unbounded.
+
+        A model that reads another prompt is left out: its rows are of other lengths.
+        """
+        read = [factory for name, factory in self._read_by(scoring) if factory.other_prompt is None]
+        bounds = [self._expert.context, *(factory.context for factory in read)]
         return min((bound for bound in bounds if bound is not None), default=None)
+
+    def other_prompts(self, scoring: Scoring) -> Mapping[str, tuple[OtherPrompt, int | None]]:
+        """Return the sources that read another prompt, by name, and the most tokens their rows may hold."""
+        return {
+            name: (factory.other_prompt, factory.context)
+            for name, factory in self._read_by(scoring)
+            if factory.other_prompt is not None
+        }
+
+    def _read_by(self, scoring: Scoring) -> list[tuple[str, AmateurFactory]]:
+        return [(name, self._factories[name]) for name in scoring.sources if name in self._factories]
 
     def open(self, scoring: Scoring, strategy: Strategy | None = None) -> Sources:
         """Return the sources of a method, without rows.
@@ -102,17 +155,11 @@ class Models:
             If a speculative strategy has nothing that can draft, or a model that cannot be rolled back.
         """
         expert = open_model(self._expert, self._runner)
-        others: dict[str, Source] = {}
-        if "amateur" in scoring.sources:
-            if self._amateur is not None:
-                others["amateur"] = self._amateur.open()
-            elif isinstance(self._amateur_setting, OtherTokenizer):
-                if type(scoring).head is Scoring.head:
-                    raise SettingsError(
-                        f"{type(scoring).__name__} reads the amateur's logits of every token, and an amateur with "
-                        "another tokenizer judges plausible tokens only; use Contrastive(), or another amateur"
-                    )
-                others["amateur"] = self._bridge(self._amateur_setting)()
+        others: dict[str, Source] = {name: factory.open() for name, factory in self._read_by(scoring)}
+        others |= {name: self._exits[key] for name, key in scoring.exits.items()}
+        if "amateur" in scoring.sources and isinstance(self._amateur_setting, OtherTokenizer) and self.bridged:
+            _check_judges(scoring)
+            others["amateur"] = self._bridge(self._amateur_setting)()
         if isinstance(strategy, Speculative):
             if not isinstance(strategy.draft, PromptLookup) and not self._amateur_drafts(
                 strategy, others.get("amateur")
@@ -150,13 +197,18 @@ class Models:
                 bridge = self._bridge(draft)
                 return lambda _expert: bridge()
             draft = _model_of(draft)
-        if not isinstance(draft, (PreTrainedModel, Window)):
+        if isinstance(draft, OtherPrompt):
+            raise SettingsError(
+                "a model that reads another prompt drafts only for a scoring that contrasts with it; give "
+                "Speculative(draft=…): PromptLookup(3), EarlyExit(layer) or a model"
+            )
+        if not isinstance(draft, (PreTrainedModel, Window, NGram)):
             raise SettingsError(
                 f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), "
                 "OtherTokenizer(model, tokenizer), or None for the amateur"
             )
         if id(draft) not in self._drafts:  # inspected, and perhaps compiled, once
-            self._drafts[id(draft)] = draft, prepare_amateur(draft, self._expert, self._runner.mode)
+            self._drafts[id(draft)] = draft, prepare_amateur(draft, self._expert, self._runner, self._tokenizer)
         _, factory = self._drafts[id(draft)]
 
         def other(_expert: LanguageModel) -> LanguageModel:
@@ -165,6 +217,19 @@ class Models:
             return opened
 
         return other
+
+    def _prepare(self, name: str, source: Amateur, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Check a source against the expert, with its tokenizer if that is known, and keep what opens it."""
+        if isinstance(source, OtherTokenizer):
+            _check_place(name, tokenizer)
+            if self._is_foreign(source):
+                self._bridge(source)
+                self._widths[name] = self._expert.width
+                return
+            tokenizer, source = source.tokenizer, _model_of(source)
+        factory = prepare_amateur(source, self._expert, self._runner, self._tokenizer)
+        self._widths[name] = self._share(name, factory.width, tokenizer)
+        self._factories[name] = factory
 
     def _is_foreign(self, setting: OtherTokenizer) -> bool:
         """Tell whether a model's tokens are really others than the expert's."""
@@ -213,22 +278,17 @@ class Models:
             budget=setting.budget,
         )
 
-    def _share(
-        self,
-        amateur: int,
-        tokenizer: PreTrainedTokenizerBase | None,
-        amateur_tokenizer: PreTrainedTokenizerBase | None,
-    ) -> int:
-        """Return the width that expert and amateur have in common."""
-        width = min(self._expert.width, amateur)
-        if tokenizer is not None and amateur_tokenizer is not None:
-            return check_same_vocabulary(tokenizer, amateur_tokenizer, self._expert.width, amateur)
-        if tokenizer is not None and amateur < len(tokenizer) <= self._expert.width:
+    def _share(self, name: str, width: int, other_tokenizer: PreTrainedTokenizerBase | None) -> int:
+        """Return the width that the expert and another source have in common."""
+        tokenizer = self._tokenizer
+        if tokenizer is not None and other_tokenizer is not None:
+            return check_same_vocabulary(tokenizer, other_tokenizer, self._expert.width, width)
+        if tokenizer is not None and width < len(tokenizer) <= self._expert.width:
             raise VocabularyError(
-                f"the amateur's logits are {amateur} wide, but the tokenizer has {len(tokenizer)} tokens; "
-                "choose an amateur of the expert's family"
+                f"the {name}'s logits are {width} wide, but the tokenizer has {len(tokenizer)} tokens; "
+                "choose a model of the expert's family"
             )
-        return width
+        return min(self._expert.width, width)
 
 
 def _model_of(setting: OtherTokenizer) -> PreTrainedModel:
@@ -239,3 +299,23 @@ def _model_of(setting: OtherTokenizer) -> PreTrainedModel:
             "with its tokenizer"
         )
     return setting.model
+
+
+def _check_place(name: str, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Refuse a model with another tokenizer where it cannot stand."""
+    if name != "amateur":
+        raise SettingsError(
+            f"the source {name!r} is an OtherTokenizer, but only an amateur may have another tokenizer: the logits of "
+            f"the {name} are read token by token; give a model that shares the expert's tokens"
+        )
+    if tokenizer is not None:
+        raise SettingsError("OtherTokenizer holds the amateur's tokenizer; leave amateur_tokenizer out")
+
+
+def _check_judges(scoring: Scoring) -> None:
+    """Refuse a scoring that reads more of the amateur than its verdict on plausible tokens."""
+    if scoring.head(torch.zeros(1, 1)) is None:
+        raise SettingsError(
+            f"{scoring} reads the amateur's logits of every token, and an amateur with another tokenizer judges "
+            "plausible tokens only; use Contrastive(), or another amateur"
+        )

@@ -14,11 +14,23 @@ from typing import Any
 from descant.errors import SettingsError
 from descant.processors import Epsilon, Eta, MinP, TopK, TopNSigma, TopP, Typical
 from descant.processors.base import Processor
-from descant.scoring import Contrastive, Likelihood, Scoring
+from descant.scoring import (
+    AutoContrastive,
+    ContextAware,
+    Contrastive,
+    DExperts,
+    DoLa,
+    Guidance,
+    Likelihood,
+    ProxyTuning,
+    Scoring,
+    WhenUncertain,
+)
 from descant.strategies import Greedy, PromptLookup, Sample, Speculative, Strategy
 
 _LIKELIHOOD = Likelihood()
 _GREEDY = Greedy()
+_TYPICAL_DEPTH = 32
 
 
 @dataclass(frozen=True)
@@ -49,6 +61,18 @@ class Preset:
         """The parts as keyword arguments of `Decoder.generate`."""
         return {"scoring": self.scoring, "processors": self.processors, "strategy": self.strategy}
 
+    @property
+    def cost(self) -> str:
+        """What a token costs in forward passes, by the sources that make them; layers are read by the head alone."""
+        layers = self.scoring.for_expert(_TYPICAL_DEPTH, tied=False).exits
+        models = [name for name in self.scoring.sources[1:] if name not in layers]
+        expert = "expert + head × layers" if layers else "expert"
+        if isinstance(self.strategy, Speculative):
+            expert = "fewer of expert"
+            if self.strategy.draft is None and "amateur" not in models:
+                models = ["amateur", *models]
+        return " + ".join([expert, *models])
+
 
 def _sampling(name: str, summary: str, paper: str | None, *processors: Processor) -> Preset:
     return Preset(name, summary, paper, processors=processors, strategy=Sample())
@@ -71,6 +95,67 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "the best by (1+β)·expert − β·amateur",
                 "https://arxiv.org/abs/2309.09117",
                 Contrastive(alpha=0.1, beta=0.5),
+            ),
+            Preset(
+                "dola-high",
+                "what the last layer adds to the upper ones",
+                "https://arxiv.org/abs/2309.03883",
+                DoLa("high"),
+            ),
+            Preset(
+                "dola-low",
+                "what the last layer adds to the lower ones",
+                "https://arxiv.org/abs/2309.03883",
+                DoLa("low"),
+            ),
+            Preset(
+                "auto-contrastive",
+                "what the last layer adds to the middle one",
+                "https://arxiv.org/abs/2305.01628",
+                AutoContrastive(),
+            ),
+            Preset(
+                "context-aware",
+                "what the context adds: the amateur lacks it",
+                "https://arxiv.org/abs/2305.14739",
+                ContextAware(0.5),
+            ),
+            Preset(
+                "adacad",
+                "the same, more where the context contradicts",
+                "https://arxiv.org/abs/2409.07394",
+                ContextAware("divergence"),
+            ),
+            Preset(
+                "acd",
+                "the same, more where the context leaves it sure",
+                "https://arxiv.org/abs/2408.01084",
+                ContextAware("entropy"),
+            ),
+            Preset(
+                "guidance",
+                "away from the amateur's other prompt",
+                "https://arxiv.org/abs/2306.17806",
+                Guidance(1.5),
+            ),
+            Preset(
+                "selective-guidance",
+                "guidance where the expert's entropy is high",
+                "https://arxiv.org/abs/2510.13940",
+                WhenUncertain(Guidance(1.5), 1.0),
+            ),
+            Preset(
+                "proxy-tuning",
+                "plus what tuning did to a small model",
+                "https://arxiv.org/abs/2401.08565",
+                ProxyTuning(1.0),
+            ),
+            Preset(
+                "dexperts",
+                "towards a positive model, away from a negative one",
+                "https://arxiv.org/abs/2105.03023",
+                DExperts(2.0),
+                strategy=Sample(),
             ),
             Preset(
                 "speculative",

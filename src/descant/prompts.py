@@ -136,7 +136,7 @@ def check_pairs(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], *, width: 
     """Check prompts with their continuations as `check_tokens` does; of several, the message names which."""
     for place, (prompt, end) in enumerate(pairs):
         with _naming(place, len(pairs)):
-            check_tokens(prompt, width=width, context=context, room=len(end))
+            check_tokens(prompt, width=width, context=context, room=max(0, len(end) - 1))  # the last one is not read
             check_tokens(end, width=width, context=None, room=0)
 
 

@@ -43,6 +43,7 @@ class Reading:
     def at_drafts(self, name: str) -> Logits:
         """Return logits `[n, vocab]` of a source where the drafted tokens stand, row by row."""
         if name == self._drafts.source:
+            assert self._drafts.logits is not None
             return self._drafts.at_positions(self._drafts.logits)
         if name in self._sources.bridges:
             return self._ask(name, *self._drafts.positions, self.at_drafts("expert"))

@@ -135,6 +135,8 @@ class Output:
         Why each token was chosen, where `trace=True` asked for it.
     speculation
         How many tokens were drafted and accepted, where the strategy is `Speculative`.
+    other_prompt_token_ids
+        What sources by name read in place of the prompt.
     """
 
     text: str
@@ -148,6 +150,7 @@ class Output:
     alternatives: "Sequence[Output]" = ()
     trace: list[TokenTrace] | None = None
     speculation: Speculation | None = None
+    other_prompt_token_ids: Mapping[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -182,12 +185,15 @@ class Score(float):
     logprobs
         The log-probability of each given what precedes it; they add up to the score. −inf where a method does not
         allow the token.
+    greedy
+        Whether each is the one with the best score: greedy decoding would write this continuation.
     """
 
     token_ids: list[int]
     logprobs: list[float]
+    greedy: bool
 
-    def __new__(cls, token_ids: Sequence[int], logprobs: Sequence[float]) -> "Score":
+    def __new__(cls, token_ids: Sequence[int], logprobs: Sequence[float], *, greedy: bool) -> "Score":
         score = super().__new__(cls, sum(logprobs))
-        score.token_ids, score.logprobs = list(token_ids), list(logprobs)
+        score.token_ids, score.logprobs, score.greedy = list(token_ids), list(logprobs), greedy
         return score

@@ -1,12 +1,13 @@
 """One row of a decode: its tokens, how it ends, and the text it has shown."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from descant.models.other_prompt import Replacement
 from descant.results import Speculation, Timing, TokenTrace
 from descant.tokens import Detokenizer, StopMatcher
 from descant.types import FinishReason
@@ -54,7 +55,7 @@ class TextFollower:
         self.matched = matched is not None
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """The mutable state of one row, from its prompt to its end.
 
@@ -74,6 +75,8 @@ class Row:
         Its source of randomness.
     follower
         Its text so far; None where nobody needs it before the end.
+    other_prompts
+        What sources by name read in place of its prompt.
     """
 
     index: int
@@ -83,6 +86,7 @@ class Row:
     ending: Ending
     generator: torch.Generator
     follower: TextFollower | None = None
+    other_prompts: Mapping[str, Replacement] = field(default_factory=dict)
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
     trace: list[TokenTrace] = field(default_factory=list)

@@ -78,4 +78,5 @@ class Run:
             top_logprobs=row.top_logprobs if self.engine.top_logprobs else None,
             trace=row.trace if self.engine.trace is not None else None,
             speculation=row.speculation if self.engine.speculative else None,
+            other_prompt_token_ids={name: list(other.tokens) for name, other in row.other_prompts.items()},
         )

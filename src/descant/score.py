@@ -1,13 +1,15 @@
 """The log-probability of given text, under any scoring and processors."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from descant.distribution import process
+from descant import choice
+from descant.distribution import logprobs, process
 from descant.errors import DecodingError
 from descant.models.base import ByteSource
+from descant.models.other_prompt import Replacement
 from descant.models.sources import Sources
 from descant.processors.base import History, Processor
 from descant.results import Score
@@ -15,7 +17,7 @@ from descant.scoring.base import Scoring
 from descant.types import Logits
 
 _ENTRIES = 1 << 26
-"""Logits held at once, over rows, positions and vocabulary."""
+"""Logits held at once, over rows, positions, sources and vocabulary."""
 
 Pair = tuple[list[int], list[int]]
 """Token ids of a prompt and of its continuation."""
@@ -23,7 +25,11 @@ Pair = tuple[list[int], list[int]]
 
 @torch.inference_mode()
 def score_continuations(
-    sources: Sources, scoring: Scoring, processors: Sequence[Processor], pairs: Sequence[Pair]
+    sources: Sources,
+    scoring: Scoring,
+    processors: Sequence[Processor],
+    pairs: Sequence[Pair],
+    other_prompts: Sequence[Mapping[str, Replacement]],
 ) -> list[Score]:
     """Score continuations that are read together, in blocks of positions that bound the memory for logits.
 
@@ -35,20 +41,23 @@ def score_continuations(
         The method; a token's probability is the softmax of its processed scores.
     pairs
         Prompts and continuations, each of one token at least.
+    other_prompts
+        For each pair, what sources by name read in place of its prompt.
     """
-    longest = max(len(prompt) + len(end) for prompt, end in pairs)
+    longest = max(len(prompt) + len(end) - 1 for prompt, end in pairs)  # the last token is not read
+    sources.add_rows(len(pairs), other_prompts)
     sources.reserve(len(pairs), longest)
-    sources.add_rows(len(pairs))
-    block = max(1, _ENTRIES // (len(pairs) * max(sources.width, longest)))
+    block = max(1, _ENTRIES // (len(pairs) * len(scoring.sources) * max(sources.width, longest)))
     if not all(model.continues_in_blocks for model in sources.models):
         block = longest  # further blocks would be read token by token
-    logprobs: list[list[float]] = [[] for _ in pairs]
+    scored: list[list[float]] = [[] for _ in pairs]
+    greedy = [True] * len(pairs)
     active = list(range(len(pairs)))
     while active:
         spans = []
         for pair in active:
             prompt, end = pairs[pair]
-            start = len(logprobs[pair])
+            start = len(scored[pair])
             spans.append((len(prompt) + start, len(prompt) + min(len(end), start + block)))
         keep = max(stop - start for start, stop in spans)
         texts = [[*pairs[pair][0], *pairs[pair][1]] for pair in active]
@@ -60,15 +69,18 @@ def score_continuations(
         for place, (pair, text, (start, stop)) in enumerate(zip(active, texts, spans, strict=True)):
             logits = {name: values[place, -(stop - start) :] for name, values in read.items()}
             history = _history(text, len(pairs[pair][0]), start, stop, sources.device) if processors else None
-            scores, total = process(processors, history, scoring(logits), logits["expert"])
+            scores = process(processors, history, scoring(logits), logits["expert"])
             ids = torch.tensor(text[start:stop], device=sources.device)
-            _check(total.tolist(), start - len(pairs[pair][0]))
-            logprobs[pair] += (scores.gather(-1, ids[:, None])[:, 0] - total).tolist()
-        unfinished = [place for place, pair in enumerate(active) if len(logprobs[pair]) < len(pairs[pair][1])]
+            new = logprobs(scores, ids).tolist()
+            _check(new, start - len(pairs[pair][0]))
+            scored[pair] += new
+            greedy[pair] &= bool((choice.argmax(scores) == ids).all())
+        unfinished = [place for place, pair in enumerate(active) if len(scored[pair]) < len(pairs[pair][1])]
         if len(unfinished) < len(active):
             sources.keep_rows(unfinished)
             active = [active[place] for place in unfinished]
-    return [Score(end, values) for (_, end), values in zip(pairs, logprobs, strict=True)]
+    found = zip(pairs, scored, greedy, strict=True)
+    return [Score(end, values, greedy=best) for (_, end), values, best in found]
 
 
 def _ask(
@@ -101,10 +113,10 @@ def _history(text: Sequence[int], prompt_length: int, start: int, stop: int, dev
     )
 
 
-def _check(totals: Sequence[float], place: int) -> None:
+def _check(values: Sequence[float], place: int) -> None:
     """Raise if a position has no distribution; the first is number `place` of its continuation."""
-    for number, total in enumerate(totals, start=place):
-        if not math.isfinite(total):
+    for number, value in enumerate(values, start=place):
+        if math.isnan(value):
             raise DecodingError(
                 f"the scores at token {number} of a continuation are not finite numbers: the checkpoint is damaged or "
                 'overflows its dtype (try dtype="float32"), or the processors forbid every token'

@@ -13,9 +13,12 @@ from descant import (
     Contrastive,
     Decoder,
     EarlyExit,
+    Guidance,
     Likelihood,
+    OtherPrompt,
     Output,
     Piece,
+    ProxyTuning,
     Sample,
     Temperature,
     Timing,
@@ -70,6 +73,41 @@ def test_amateurs_made_from_the_expert(run: Run, folders: tuple[Path, Path], dec
     expected = Decoder(decoder.expert, decoder.tokenizer, source).generate(PROMPT, chat=True, max_new_tokens=12)
     assert found["token_ids"] == expected[0].token_ids
     assert found["method"]["amateur"]["name"] == type(source).__name__
+
+
+@pytest.mark.parametrize("reader", ["expert", "amateur"])
+def test_an_amateur_reads_another_prompt(run: Run, folders: tuple[Path, Path], decoder: Decoder, reader: str) -> None:
+    named = ("--amateur", folders[1]) if reader == "amateur" else ()
+    done = run(
+        *("generate", PROMPT, "--expert", folders[0], *named, "--method", "guidance", "--amateur-prompt", "Hello"),
+        *("--guidance-scale", "2", "--max-tokens", "12", "--json"),
+    )
+    [found] = done.objects
+    part = OtherPrompt("Hello", decoder.amateur if named else None)  # type: ignore[arg-type]
+    own = Decoder(decoder.expert, decoder.tokenizer, part)
+    [expected] = own.generate(PROMPT, Guidance(2.0), chat=True, max_new_tokens=12)
+    assert found["token_ids"] == expected.token_ids
+    assert found["method"]["amateur"]["prompt"] == "Hello"
+
+
+def test_further_models_are_named_by_their_role(run: Run, folders: tuple[Path, Path], decoder: Decoder) -> None:
+    expert, amateur = folders
+    base = ("generate", PROMPT, "--expert", expert, "--max-tokens", "12")
+    tuned, untuned = ("--source", f"tuned={amateur}"), ("--source", f"untuned={expert}")
+    done = run(*base, "--method", "proxy-tuning", *tuned, *untuned, "--alpha", "0.5")
+    sources: Any = {"tuned": decoder.amateur, "untuned": decoder.expert}
+    own = Decoder(decoder.expert, decoder.tokenizer, sources=sources)
+    assert (done.code, done.out) == (0, text(own, scoring=ProxyTuning(0.5), chat=True) + "\n")
+    for arguments, message in (
+        (("--method", "proxy-tuning", *tuned), "needs --source untuned=NAME"),
+        (("--method", "greedy", *tuned), "would have no effect"),
+        (("--method", "proxy-tuning", "--source", "tuned"), "give ROLE=NAME"),
+        (("--method", "guidance"), "--amateur-prompt TEXT"),
+        (("--method", "greedy", "--amateur-prompt", "x"), "--amateur-prompt would have no effect"),
+    ):
+        failed = run(*base, *arguments)
+        assert failed.code == 2
+        assert message in failed.err
 
 
 def test_transformers_draws(run: Run, models: tuple[str, ...]) -> None:

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 
 from descant import (
+    ContextAware,
     Contrastive,
+    DoLa,
     Epsilon,
     Eta,
     FrequencyPenalty,
     Greedy,
+    Guidance,
     Likelihood,
     MinNewTokens,
     MinP,
@@ -25,11 +28,13 @@ from descant import (
     TopP,
     Typical,
     UsageError,
+    WhenUncertain,
 )
 from descant.cli.methods import choose, settings, settle_randomness
 from descant.cli.models import plan_models
 from descant.cli.options import MethodOptions, ModelOptions, RunOptions
 from descant.demo import demo_paths
+from descant.models.loading import PAIRS
 from descant.presets import PRESETS, preset
 
 LIKELIHOOD, GREEDY, SAMPLE = Likelihood(), Greedy(), Sample()
@@ -51,6 +56,14 @@ LIKELIHOOD, GREEDY, SAMPLE = Likelihood(), Greedy(), Sample()
             (Contrastive(0.1, 1.0, 0.5, 7), (), GREEDY),
         ),
         ("greedy", {}, True, (LIKELIHOOD, (), GREEDY)),
+        ("dola-low", {"alpha": 0.2}, False, (DoLa("low", 0.2), (), GREEDY)),
+        ("context-aware", {"alpha": 1.0, "top_k": 5}, True, (ContextAware(1.0), (TopK(5),), SAMPLE)),
+        (
+            "selective-guidance",
+            {"guidance_scale": 2.0},
+            True,
+            (WhenUncertain(Guidance(2.0), 1.0), (), GREEDY),
+        ),
         ("greedy", {"temperature": 0.0}, True, (LIKELIHOOD, (), GREEDY)),
         ("sample", {"temperature": 0.0}, True, (LIKELIHOOD, (), GREEDY)),
         ("top-p", {}, False, (LIKELIHOOD, (TopP(0.95),), SAMPLE)),
@@ -92,6 +105,8 @@ def test_options_become_parts(name: str | None, given: dict[str, Any], amateur: 
         ("greedy", {"top_k": 5}, True, "--top-k would have no effect: --method greedy"),
         ("top-k", {"alpha": 0.5, "beta": 1.0}, True, "--alpha and --beta would have no effect"),
         (None, {"alpha": 0.5}, False, "there is no amateur"),
+        ("guidance", {"beta": 0.5}, True, "--beta would have no effect: --method guidance"),
+        ("context-aware", {}, False, "context-aware needs an amateur"),
         ("contrastive", {}, False, "contrastive needs an amateur"),
         (None, {"temperature": 0.0, "top_k": 5}, False, "--top-k would have no effect"),
         ("top-p", {"temperature": 0.0}, False, "--method top-p samples"),
@@ -110,6 +125,8 @@ def test_what_would_be_ignored_is_refused(name: str | None, given: dict[str, Any
 def test_every_method_option_is_known_to_some_preset() -> None:
     counts = ("candidates", "top_k", "no_repeat_ngram", "min_new_tokens")
     given = {name: 2 if name in counts else 0.5 for name in MethodOptions.__dataclass_fields__}
+    scale = {"guidance_scale": given.pop("guidance_scale")}
+    assert choose("guidance", scale, has_amateur=True).used == set(scale)
     assert choose("contrastive", given, has_amateur=True).used == set(given)
 
 
@@ -141,6 +158,15 @@ def test_presets_have_papers_and_describe_themselves() -> None:
         assert (entry.paper is None) == (name in ("greedy", "sample"))
     assert settings(PRESETS["contrastive-beta"]) == "alpha 0.1, beta 0.5"
     assert settings(PRESETS["top-p"]) == "top-p 0.95"
+    assert settings(PRESETS["dola-low"]) == "layers low, alpha 0.1"
+    assert settings(PRESETS["selective-guidance"]) == "threshold 1, scale 1.5"
+    assert {name: PRESETS[name].cost for name in ("greedy", "dola-high", "contrastive", "speculative", "dexperts")} == {
+        "greedy": "expert",
+        "dola-high": "expert + head × layers",
+        "contrastive": "expert + amateur",
+        "speculative": "fewer of expert + amateur",
+        "dexperts": "expert + positive + negative",
+    }
 
 
 EXPERT, AMATEUR = map(str, demo_paths())
@@ -154,6 +180,8 @@ EXPERT, AMATEUR = map(str, demo_paths())
         (ModelOptions(expert="x", amateur="y"), "x", "y", True),
         (ModelOptions(amateur="y"), EXPERT, "y", True),
         (ModelOptions(amateur_layer=1), EXPERT, None, True),
+        (ModelOptions(amateur_prompt="y"), EXPERT, None, True),
+        (ModelOptions(amateur_prompt="y", pair="qwen2.5"), *PAIRS["qwen2.5"], True),
         (ModelOptions(expert="x", amateur_window=1), "x", None, True),
         (
             ModelOptions(pair="qwen2.5"),
@@ -177,6 +205,9 @@ def test_models_are_planned(options: ModelOptions, expert: str, amateur: str | N
         (ModelOptions(amateur_window=1, amateur_layer=1), "so --amateur-window cannot"),
         (ModelOptions(bridge_tokenizers=True), "give it with --amateur NAME"),
         (ModelOptions(bridge_tokenizers=True, amateur="y", amateur_window=1), "without --amateur-window"),
+        (ModelOptions(bridge_tokenizers=True, amateur="y", amateur_prompt="z"), "or --amateur-prompt"),
+        (ModelOptions(amateur_window=1, amateur_prompt="y"), "in another way than --amateur-window"),
+        (ModelOptions(amateur_layer=1, amateur_prompt="y"), "in another way than --amateur-layer"),
     ],
 )
 def test_conflicting_models_are_refused(options: ModelOptions, message: str) -> None:

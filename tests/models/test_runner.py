@@ -3,7 +3,7 @@
 import random
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import torch
 from test_ragged import best, prompts_of, reference
 
 import architectures
-from descant import SettingsError
+from descant import Decoder, SettingsError, Speculative
 from descant.models import Runner, RunnerName, artefacts, cache, inspect_model, open_model
 from descant.models import runner as runner_module
 from descant.models.architecture import Architecture
@@ -32,6 +32,7 @@ def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer shapes to compile."""
     monkeypatch.setattr(runner_module, "ROW_BUCKETS", (4,))
     monkeypatch.setattr(runner_module, "TOKEN_BUCKETS", (1, 5))
+    monkeypatch.setattr(runner_module, "DRAFT_BUCKETS", (4,))
 
 
 @pytest.fixture
@@ -58,11 +59,11 @@ class Counting(Runner):
     nth = 1
     asked = used = 0
 
-    def find(self, rows: int, tokens: int, keep: int):  # type: ignore[no-untyped-def]
+    def find(self, rows: int, tokens: int, keep: int, drafts: int = 0):  # type: ignore[no-untyped-def]
         self.asked += 1
         if self.asked % self.nth:
             return None
-        found = super().find(rows, tokens, keep)
+        found = super().find(rows, tokens, keep, drafts)
         self.used += found is not None
         return found
 
@@ -160,6 +161,55 @@ def test_packed_weights_are_shared_with_the_compiled_pass(folder: Path) -> None:
 @torch.inference_mode()
 def logits_of(model: RaggedModel) -> torch.Tensor:
     return model.forward([[3], [4]])
+
+
+@pytest.mark.usefixtures("few_buckets")
+@torch.inference_mode()
+def test_greedy_drafts_of_one_call_are_those_of_single_passes(folder: Path, architecture: Architecture) -> None:
+    model, eager = started(architecture, Runner(architecture, "compiled", folder)), started(architecture)
+    for tokens in ([[9, 4], [3]], [[7], [5]]):  # padded tokens, then none; drafts that are rolled back between them
+        before = list(model.lengths)
+        found = model.draft(tokens, 3)
+        assert found is not None
+        logits, ids = found
+        read = [len(row) for row in tokens]
+        assert list(model.lengths) == [held + count + 2 for held, count in zip(before, read, strict=True)]
+        following = tokens
+        for place in range(3):
+            expected = eager.forward(following)[:, 0]
+            torch.testing.assert_close(logits[:, place], expected, rtol=1e-4, atol=1e-5)  # norms are in float32
+            assert ids[:, place].tolist() == expected.argmax(-1).tolist()
+            following = [[token] for token in ids[:, place].tolist()]
+        kept = [held + count for held, count in zip(before, read, strict=True)]
+        model.truncate(kept)
+        eager.truncate(kept)
+
+
+@pytest.mark.usefixtures("few_buckets")
+def test_a_model_that_drafts_in_one_call_changes_no_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DESCANT_CACHE", str(folder))
+    calls = []
+    draft = RaggedModel.draft
+
+    def counting(self: RaggedModel, tokens: Sequence[Sequence[int]], count: int) -> object:
+        found = draft(self, tokens, count)
+        calls.append(found is not None)
+        return found
+
+    monkeypatch.setattr(RaggedModel, "draft", counting)
+    expert, amateur = architectures.build("qwen2 windowed"), architectures.build("qwen2 windowed", seed=1)
+    with torch.no_grad():  # alike, so that some drafts stand
+        for weight, other in zip(amateur.parameters(), expert.parameters(), strict=True):
+            weight.copy_(0.9 * other + 0.1 * weight)
+    prompts = prompts_of((5, 9, 3))
+    plain = Decoder(expert, amateur=amateur, runner="eager").generate(prompts, max_new_tokens=NEW_TOKENS)
+    compiled = Decoder(expert, amateur=amateur, runner="compiled")
+    for confidence in (0.0, 0.4):
+        strategy = Speculative(tokens=3, confidence=confidence)
+        outs = compiled.generate(prompts, strategy=strategy, max_new_tokens=NEW_TOKENS)
+        assert [out.token_ids for out in outs] == [out.token_ids for out in plain]
+        assert sum(out.speculation.accepted for out in outs if out.speculation) > 0
+    assert any(calls)
 
 
 @pytest.mark.usefixtures("few_buckets")

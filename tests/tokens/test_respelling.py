@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
@@ -47,6 +47,8 @@ def test_what_follows_in_words_is_what_makes_the_whole_text(before: str, after: 
 
 
 @given(text=TEXTS, cut=st.integers(0, 40))
+@example(text="  ", cut=0)
+@example(text="  a", cut=1)
 @settings(max_examples=60)
 def test_bytes_that_follow_make_up_the_text(text: str, cut: int) -> None:
     respeller = Respeller(LLAMA, QWEN)

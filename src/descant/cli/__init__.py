@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def methods(as_json: Json = False) -> int:
-    """List the methods that --method takes, with their defaults and papers."""
+    """List the methods that --method takes, with their defaults, papers, and cost in forward passes a token."""
     from descant.cli.tables import print_presets
     from descant.describe import describe
     from descant.presets import PRESETS
@@ -59,7 +59,7 @@ def methods(as_json: Json = False) -> int:
             print_presets(writer, list(PRESETS.values()))
             return DONE
         for entry in PRESETS.values():
-            record = {"name": entry.name, "summary": entry.summary, "paper": entry.paper}
+            record = {"name": entry.name, "summary": entry.summary, "paper": entry.paper, "cost": entry.cost}
             parts = {name: describe(part) for name, part in entry.arguments.items()}
             writer.write_json({**record, **parts})
     return DONE

@@ -142,6 +142,10 @@ def _load(models: ModelOptions, threads: int | None) -> "Decoder":
 
     from descant.cli.models import load_models, plan_models
 
+    if models.amateur_prompt is not None:
+        raise UsageError(
+            "--amateur-prompt makes no amateur that drafts for plain decoding, as bench has it do; drop it"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     plan = plan_models(models)

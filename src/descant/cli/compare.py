@@ -102,7 +102,11 @@ def _prepare(
     reads = any(entry.reads_amateur for entry in resolved)
     if reads and not plan.has_amateur:
         raise UsageError(f"one of the methods {NEEDS_AMATEUR}")
-    decoder = load_models(plan, reads_amateur=reads or AMATEUR in names)
+    decoder = load_models(
+        plan,
+        reads_amateur=reads or AMATEUR in names,
+        reads=dict.fromkeys(name for entry in resolved for name in entry.method.scoring.sources),
+    )
     alone: Decoder | None = None
     if AMATEUR in names:
         alone = Decoder(decoder.amateur, decoder.tokenizer)  # type: ignore[arg-type]
@@ -122,7 +126,9 @@ def _prepare(
 
 def _names(plan: "Plan", methods: str | None) -> list[str]:
     """Return the methods that were asked for, or those that the models allow."""
-    is_model = plan.amateur is not None and not (plan.options.amateur_window or plan.options.bridge_tokenizers)
+    options = plan.options
+    special = options.amateur_window is not None or options.amateur_prompt is not None or options.bridge_tokenizers
+    is_model = plan.amateur is not None and not special
     if methods is None:
         alone = [AMATEUR] if is_model else []
         return [*alone, "greedy", *(["contrastive"] if plan.has_amateur else [])]

@@ -117,7 +117,7 @@ def _prepare(
     if resolved.amateur_drafts and not plan.has_amateur:
         raise UsageError(f"speculation without --draft-model, --draft-layer or --draft-lookup {NEEDS_AMATEUR}")
     [resolved], seed = settle_randomness([resolved], run, rng)
-    decoder = load_models(plan, reads_amateur=resolved.reads_amateur)
+    decoder = load_models(plan, reads_amateur=resolved.reads_amateur, reads=resolved.method.scoring.sources)
     if isinstance(drafting, str):
         resolved = speculate(resolved, draft.given(), load_draft(drafting, plan, decoder))
     arguments = {

@@ -24,12 +24,24 @@ from descant.processors import (
     Typical,
     canonical_order,
 )
-from descant.scoring import Contrastive
+from descant.scoring import Scoring, WhenUncertain
 from descant.strategies import Greedy, Sample, Speculative, Strategy
 
-NEEDS_AMATEUR = "needs an amateur; give --amateur NAME, --amateur-layer N or --amateur-window N"
+_AMATEURS = "--amateur NAME, --amateur-layer N, --amateur-window N or --amateur-prompt TEXT"
+NEEDS_AMATEUR = f"needs an amateur; give {_AMATEURS}"
 
-_CONTRAST = frozenset({"alpha", "beta", "amateur_temperature", "candidates"})
+_CONTRAST: Mapping[str, str] = {
+    "alpha": "alpha",
+    "beta": "beta",
+    "amateur_temperature": "amateur_temperature",
+    "candidates": "candidates",
+    "guidance_scale": "scale",
+}
+"""Which field of a scoring each option sets, where the scoring has it."""
+
+_SHOWN = ("layers", "layer", "threshold", *_CONTRAST.values(), "top_p")
+"""The settings of scorings that are worth a mention."""
+
 _SAMPLING: Mapping[str, Callable[[Any], Processor]] = {
     "temperature": Temperature,
     "top_k": TopK,
@@ -122,10 +134,8 @@ def apply(base: Preset, given: Mapping[str, Any]) -> Resolved:
     UsageError
         If `--temperature 0` meets a truncation, or a value is out of its range.
     """
-    scoring, contrast = base.scoring, set[str]()
-    if isinstance(scoring, Contrastive):
-        contrast = {key for key in given if key in _CONTRAST}
-        scoring = replace(scoring, **{key: given[key] for key in contrast})
+    contrast = {key for key in given if hasattr(_inner(base.scoring), _CONTRAST.get(key, ""))}
+    scoring = _change(base.scoring, {_CONTRAST[key]: given[key] for key in contrast})
     penalties = {key for key in given if key in _PENALTIES}
     sampling = {key for key in given if key in _SAMPLING}
     strategy = base.strategy
@@ -143,6 +153,18 @@ def apply(base: Preset, given: Mapping[str, Any]) -> Resolved:
             parts[type(part)] = part
     method = replace(base, scoring=scoring, processors=canonical_order(parts.values()), strategy=strategy)
     return Resolved(method, frozenset(contrast | penalties | sampling))
+
+
+def _inner(scoring: Scoring) -> Scoring:
+    """Return the scoring that options change: what `WhenUncertain` holds."""
+    return scoring.scoring if isinstance(scoring, WhenUncertain) else scoring
+
+
+def _change(scoring: Scoring, settings: Mapping[str, Any]) -> Scoring:
+    if isinstance(scoring, WhenUncertain):
+        return replace(scoring, scoring=_change(scoring.scoring, settings))
+    changed: Scoring = replace(scoring, **settings)  # type: ignore[type-var]
+    return changed
 
 
 def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resolved:
@@ -221,11 +243,11 @@ def settle_randomness(
 def settings(method: Preset) -> str:
     """Return a method's settings in a few words, such as `alpha 0.1, top-k 50`."""
     words = []
-    if isinstance(method.scoring, Contrastive):
-        for key in ("alpha", "beta", "amateur_temperature", "candidates"):
-            value = getattr(method.scoring, key)
-            if value is not None and (key != "amateur_temperature" or value != 1):
-                words.append(f"{key.replace('_', '-')} {value:g}")
+    held = {**vars(_inner(method.scoring)), **vars(method.scoring)}
+    for key in _SHOWN:
+        value = held.get(key)
+        if value is not None and (key != "amateur_temperature" or value != 1):
+            words.append(f"{key.replace('_', '-')} {value if isinstance(value, str) else f'{value:g}'}")
     names = {kind: key for key, kind in _PARTS.items()}
     for part in method.processors:
         value = next(iter(vars(part).values()))
@@ -237,5 +259,5 @@ def settings(method: Preset) -> str:
 
 def _reason(asked: str | None) -> str:
     if asked is None:
-        return "there is no amateur: give --amateur NAME, --amateur-layer N or --amateur-window N"
+        return f"there is no amateur: give {_AMATEURS}"
     return f"--method {asked} has nothing for it to change; leave it out, or choose another method"

@@ -1,11 +1,12 @@
 """From the options to loaded models."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import EarlyExit, OtherTokenizer, Window
+from descant.amateurs import EarlyExit, OtherPrompt, OtherTokenizer, Window
 from descant.cli.options import DraftOptions, ModelOptions
 from descant.decoder import Decoder
 from descant.errors import UsageError
@@ -55,25 +56,42 @@ def plan_models(options: ModelOptions) -> Plan:
     if layer and (options.amateur is not None or options.amateur_window is not None):
         other = "--amateur" if options.amateur is not None else "--amateur-window"
         raise UsageError(f"--amateur-layer makes the amateur from the expert, so {other} cannot be honoured; drop one")
-    if options.bridge_tokenizers and (options.amateur is None or options.amateur_window is not None):
+    elsewise = options.amateur_window is not None or options.amateur_prompt is not None
+    if options.bridge_tokenizers and (options.amateur is None or elsewise):
         raise UsageError(
-            "--bridge-tokenizers is for an amateur with another tokenizer, which sees the whole text; give it with "
-            "--amateur NAME and without --amateur-window, or drop it"
+            "--bridge-tokenizers is for an amateur with another tokenizer, which sees the text as it is; give it with "
+            "--amateur NAME and without --amateur-window or --amateur-prompt, or drop it"
         )
+    if options.amateur_prompt is not None and (layer or options.amateur_window is not None):
+        other = "--amateur-layer" if layer else "--amateur-window"
+        raise UsageError(f"--amateur-prompt makes the amateur in another way than {other}; drop one")
     bundled = options.pair is None and options.expert is None
     expert, amateur = _names(options)
-    named = (("--amateur-layer", options.amateur_layer), ("--amateur-window", options.amateur_window))
+    named = (
+        ("--amateur-layer", options.amateur_layer),
+        ("--amateur-window", options.amateur_window),
+        ("--amateur-prompt", options.amateur_prompt),
+    )
     asked = next((name for name, value in (*named, ("--amateur", options.amateur)) if value is not None), None)
+    if options.amateur_prompt is not None and options.pair is None:
+        amateur = options.amateur  # the bundled amateur has not been asked for
     return Plan(expert, None if layer else amateur, asked, bundled, options)
 
 
-def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
+def load_models(plan: Plan, *, reads_amateur: bool, reads: Collection[str] = ()) -> Decoder:
     """Load what the plan names; the amateur only if it will be read.
+
+    Parameters
+    ----------
+    reads_amateur
+        Whether it will.
+    reads
+        All sources that the methods' scorings read.
 
     Raises
     ------
     UsageError
-        If an amateur was asked for that would not be read.
+        If an amateur or another source was asked for that would not be read, or one is lacking.
     LoadError
         If a checkpoint is missing, damaged or not a causal language model.
     """
@@ -81,6 +99,7 @@ def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
         raise UsageError(f"{plan.asked} would have no effect: the method reads no amateur; drop it, or --method")
     options = plan.options
     _check_quantization(plan, reads_amateur=reads_amateur)
+    sources = _parse_sources(options.source or (), reads)
     amateur: str | EarlyExit | Window | OtherTokenizer | None = None
     if reads_amateur and options.amateur_layer is not None:
         amateur = EarlyExit(options.amateur_layer)
@@ -91,6 +110,7 @@ def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
     decoder = Decoder.from_pretrained(
         plan.expert,
         amateur=amateur,
+        sources=sources,
         device=options.device,
         dtype="float32" if plan.bundled and options.dtype == "auto" else options.dtype,
         allow_pickle=options.allow_pickle,
@@ -99,10 +119,32 @@ def load_models(plan: Plan, *, reads_amateur: bool) -> Decoder:
         quantization=options.quantization,  # type: ignore[arg-type]
         amateur_quantization=options.amateur_quantization,  # type: ignore[arg-type]
     )
+    part: Window | OtherPrompt
     if reads_amateur and amateur is None and options.amateur_window is not None:
         part = Window(decoder.expert, options.amateur_window)
-        return Decoder(decoder.expert, decoder.tokenizer, part, runner=decoder.runner)
-    return decoder
+    elif reads_amateur and options.amateur_prompt is not None:
+        reader = decoder.amateur
+        assert reader is None or isinstance(reader, PreTrainedModel)
+        part = OtherPrompt(options.amateur_prompt, reader)
+    else:
+        return decoder
+    return Decoder(decoder.expert, decoder.tokenizer, part, sources=decoder.sources, runner=decoder.runner)
+
+
+def _parse_sources(given: Sequence[str], reads: Collection[str]) -> dict[str, str]:
+    """Return the names of further models by their role, which are those that the methods read."""
+    sources = {}
+    for entry in given:
+        role, equals, name = entry.partition("=")
+        if not (role and equals and name):
+            raise UsageError(f"--source is {entry!r}; give ROLE=NAME, such as tuned=NAME")
+        if role not in reads or role in ("expert", "amateur"):
+            raise UsageError(f"--source {entry} would have no effect: the method reads no such source; drop it")
+        sources[role] = name
+    lacking = [role for role in reads if role not in ("expert", "amateur", *sources)]
+    if lacking:
+        raise UsageError(f"the method needs {' and '.join(f'--source {role}=NAME' for role in lacking)}")
+    return sources
 
 
 def _check_quantization(plan: Plan, *, reads_amateur: bool) -> None:

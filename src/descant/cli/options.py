@@ -64,6 +64,14 @@ class ModelOptions:
             "--bridge-tokenizers",
         ),
     ] = False
+    amateur_prompt: Annotated[
+        str | None,
+        option(_MODELS, "The amateur is the expert (or --amateur) reading this prompt instead.", of="TEXT"),
+    ] = None
+    source: Annotated[
+        list[str] | None,
+        option(_MODELS, "A further model that the method reads, such as tuned=NAME; repeat it.", of="ROLE=NAME"),
+    ] = None
     dtype: Annotated[str, option(_MODELS, "float32, bfloat16, …; auto: the checkpoint's.", of="NAME")] = "auto"
     device: Annotated[str, option(_MODELS, "cuda, mps or cpu; auto: the first there is.", of="NAME")] = "auto"
     runner: Annotated[
@@ -88,7 +96,13 @@ class MethodOptions:
     """Changes to a method's parts; each overrides the preset's own value. None: not given."""
 
     alpha: Annotated[
-        float | None, option(_CONTRAST, "Among tokens at least X times as probable as the best.", of="X")
+        float | None,
+        option(
+            _CONTRAST,
+            "Among tokens at least X times as probable as the best; the strength of context-aware, proxy-tuning "
+            "and dexperts.",
+            of="X",
+        ),
     ] = None
     beta: Annotated[float | None, option(_CONTRAST, "By (1+X)·expert − X·amateur, on logits.", of="X")] = None
     amateur_temperature: Annotated[
@@ -100,6 +114,9 @@ class MethodOptions:
             "--tau-amateur",
             of="X",
         ),
+    ] = None
+    guidance_scale: Annotated[
+        float | None, option(_CONTRAST, "For guidance: 1 is the expert alone, more amplifies the prompt.", of="X")
     ] = None
     candidates: Annotated[int | None, option(_CONTRAST, "Among the expert's N best tokens at most.", of="N")] = None
     temperature: Annotated[float | None, option(_SAMPLING, "Divides the scores; 1 is neutral.", of="X", least=0)] = None

@@ -66,7 +66,7 @@ def _prepare(models: ModelOptions, method: MethodOptions, preset: str | None) ->
         raise UsageError("--temperature 0 leaves no distribution to score under; give one above 0")
     plan = plan_models(models)
     resolved = choose(preset, method.given(), has_amateur=plan.has_amateur)
-    decoder = load_models(plan, reads_amateur=resolved.contrasts)
+    decoder = load_models(plan, reads_amateur=resolved.contrasts, reads=resolved.method.scoring.sources)
     return decoder, {"scoring": resolved.method.scoring, "processors": resolved.method.processors}
 
 

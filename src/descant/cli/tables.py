@@ -50,19 +50,20 @@ def print_rates(writer: Writer, contenders: "Sequence[Contender]", runs: "Sequen
 
 
 def print_presets(writer: Writer, presets: "Sequence[Preset]") -> None:
-    """Print the methods, their defaults and their papers."""
+    """Print the methods, their defaults, their papers, and what a token costs."""
     from descant.cli.methods import settings
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("method", style="cyan", no_wrap=True)
     table.add_column("chooses", ratio=1)
-    table.add_column("defaults", no_wrap=True)
+    table.add_column("defaults")
+    table.add_column("passes a token")
     table.add_column("arXiv", no_wrap=True)
     for entry in presets:
         paper = Text("–")
         if entry.paper is not None:
             paper = Text(entry.paper.rsplit("/", 1)[-1], style=f"link {entry.paper}")
-        table.add_row(entry.name, entry.summary, settings(entry) or "–", paper)
+        table.add_row(entry.name, entry.summary, settings(entry) or "–", entry.cost, paper)
     _print(writer, table)
 
 

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from descant import Contrastive, Decoder, Greedy, Likelihood
+from descant.decoder import Decoder
 from descant.demo import Question, demo_paths, demo_world, questions
 from descant.demo.card import render
+from descant.scoring import Contrastive, Likelihood
+from descant.strategies import Greedy
 
 Judged = list[str | None]  # the answer that each question got, if the text gives one
 ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5)

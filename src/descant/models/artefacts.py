@@ -22,9 +22,9 @@ import transformers
 from torch import Tensor
 
 from descant.models.architecture import Architecture
-from descant.models.step import Bucket, Step, weights_of
+from descant.models.step import Bucket, DraftStep, Step, weights_of
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when `Step` changes what its graph computes or takes."""
 
 _LEAST_CAPACITY, _MOST_CAPACITY = 8, 1 << 24
@@ -80,10 +80,10 @@ class CompiledStep:
         self._held = {name: weights[name] for name in names}  # the artefact has their addresses
         self._loader.load_constants(self._held, False, True, True)
 
-    def __call__(self, ids: Tensor, starts: Tensor, counts: Tensor, buffers: Sequence[Tensor]) -> Tensor:
-        """Do what `Step.forward` does."""
-        logits: Tensor = self._loader.boxed_run([ids, starts, counts, *buffers])[0]
-        return logits
+    def __call__(self, plan: Tensor, buffers: Sequence[Tensor]) -> list[Tensor]:
+        """Do what `Step.forward` or `DraftStep.forward` does."""
+        results: list[Tensor] = self._loader.boxed_run([plan, *buffers])
+        return results
 
 
 def cache_folder() -> Path:
@@ -118,7 +118,8 @@ def fingerprint(architecture: Architecture) -> str:
 
 def artefact_path(folder: Path, key: str, bucket: Bucket) -> Path:
     """Return where the artefact of a bucket is or would be."""
-    return folder / "steps" / key / f"{bucket.rows}x{bucket.tokens}{'-every' if bucket.every else ''}.pt2"
+    name = f"{bucket.rows}x{bucket.tokens}{'-every' if bucket.every else ''}"
+    return folder / "steps" / key / (f"{name}-draft{bucket.drafts}.pt2" if bucket.drafts else f"{name}.pt2")
 
 
 def find_compiler() -> str | None:
@@ -140,7 +141,8 @@ def compile_step(
     import torch._inductor
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    traced = _trace(Step(architecture, bucket).eval(), layout, bucket)
+    step_of = DraftStep if bucket.drafts else Step
+    traced = _trace(step_of(architecture, bucket).eval(), layout, bucket)
     handle, name = tempfile.mkstemp(suffix=".pt2", dir=path.parent)
     os.close(handle)
     try:
@@ -160,25 +162,24 @@ def compile_step(
     return step
 
 
-def _trace(step: Step, layout: Layout, bucket: Bucket) -> torch.export.ExportedProgram:
+def _trace(step: Step | DraftStep, layout: Layout, bucket: Bucket) -> torch.export.ExportedProgram:
     """Export a step whose buffers may have any capacity, and nothing else about it may vary."""
     capacity = torch.export.Dim("capacity", min=_LEAST_CAPACITY, max=_MOST_CAPACITY)
     rows, tokens = bucket.rows, bucket.tokens
     example = (
-        torch.zeros(rows, tokens, dtype=torch.int64),
-        torch.zeros(rows, dtype=torch.int64),
-        torch.full((rows,), tokens),
+        torch.tensor([[0] * tokens + [0, tokens]] * rows),
         layout.buffers(rows, _TRACED_CAPACITY),
     )
-    shapes = (None, None, None, [{2: capacity} for _ in layout.shapes])
+    shapes = (None, [{2: capacity} for _ in layout.shapes])
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         return torch.export.export(step, example, dynamic_shapes=shapes, strict=False)
 
 
 def _weights(architecture: Architecture) -> dict[str, Tensor]:
-    """Return all weights by the names they have inside a `Step`."""
-    return {f"model.{name}": weight.detach() for name, weight in weights_of(architecture.model).items()}
+    """Return all weights by the names they have inside a `Step`, and inside a `DraftStep`."""
+    held = {f"model.{name}": weight.detach() for name, weight in weights_of(architecture.model).items()}
+    return held | {f"step.{name}": weight for name, weight in held.items()}
 
 
 def _cpu_flags() -> str:

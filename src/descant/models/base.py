@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from descant.errors import UnsupportedModelError
@@ -72,6 +72,27 @@ class LanguageModel(ABC):
         -------
         `[rows, keep, vocab]`, in the model's dtype.
         """
+
+    def draft(
+        self, tokens: Sequence[Sequence[int]], count: int
+    ) -> tuple[Float[Tensor, "rows count vocab"], Int64[Tensor, "rows count"]] | None:
+        """Append tokens to all rows and follow them greedily, where that takes less time than one by one.
+
+        Parameters
+        ----------
+        tokens
+            For every row at least one new token id.
+        count
+            How many tokens are drafted. All but the last are appended too, and perhaps further ones, for the caller
+            to truncate. They must fit into the context.
+
+        Returns
+        -------
+        The logits that each draft comes from, `[rows, count, vocab]`, and the drafts, `[rows, count]`; or None, and
+        nothing was done.
+        """
+        del tokens, count
+        return None
 
     @abstractmethod
     def truncate(self, lengths: Sequence[int]) -> None:

@@ -10,14 +10,14 @@ from descant.models.architecture import Architecture
 from descant.models.huggingface import Exit
 
 
-def make_exit(architecture: Architecture, layer: int, *, norm: bool) -> Exit:
+def make_exit(architecture: Architecture, layer: int, *, norm: bool, least: int = 1) -> Exit:
     """Prepare the exit after `layer` decoder layers of a model.
 
     Parameters
     ----------
     layer
-        How many decoder layers run: the index into transformers' `hidden_states`, from 1 to the number of layers
-        less one.
+        How many decoder layers run: the index into transformers' `hidden_states`, from `least` to the number of
+        layers less one. 0 is the embeddings.
     norm
         Whether the hidden state passes through the model's final norm before its output head.
 
@@ -28,22 +28,22 @@ def make_exit(architecture: Architecture, layer: int, *, norm: bool) -> Exit:
     UnsupportedModelError
         If what follows the decoder layers cannot be told apart from them.
     """
-    check_layer(architecture, layer)
+    check_layer(architecture, layer, least=least)
     _, layers = architecture.decoder()
-    return Exit(layers[layer - 1], find_tail(architecture) if norm else ())
+    return Exit(layers[max(layer - 1, 0)], find_tail(architecture) if norm else (), before=layer == 0)
 
 
-def check_layer(architecture: Architecture, layer: int) -> None:
+def check_layer(architecture: Architecture, layer: int, *, least: int = 1) -> None:
     """Raise if a model cannot be left after `layer` decoder layers (see `make_exit`)."""
     if architecture.cache != "ragged":
         raise UnsupportedModelError(
             f"{type(architecture.model).__name__} cannot exit early: {architecture.reason}; "
             "use a separate model as the amateur"
         )
-    if not 1 <= layer < architecture.layers:
+    if not least <= layer < architecture.layers:
         raise SettingsError(
             f"there is no early exit after layer {layer}: this expert has {architecture.layers} layers; "
-            f"choose 1 to {architecture.layers - 1}"
+            f"choose {least} to {architecture.layers - 1}"
         )
 
 

@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from descant.errors import OutOfMemoryError
 from descant.models.architecture import Architecture
@@ -77,10 +79,11 @@ class RaggedModel(LanguageModel):
     ) -> list[Float[Tensor, "rows keep vocab"]]:
         """Do what `forward` does, and return the logits of early exits from the same pass after the model's own."""
         counts = [len(row) for row in tokens]
-        if not exits:
-            logits = self._run_compiled(tokens, counts, keep, first_row)
-            if logits is not None:
-                return [logits]
+        compiled = None if exits else self._run_compiled(tokens, counts, keep, first_row)
+        if compiled is not None:
+            [logits] = compiled
+            self.cache.advance(first_row, counts)
+            return [logits if logits.shape[:2] == (len(counts), keep) else logits[: len(counts), -keep:]]
         device = self.device
         place = self.cache.place(first_row, counts, device)
         ids = padded(tokens, counts, device)
@@ -103,6 +106,17 @@ class RaggedModel(LanguageModel):
         self.cache.commit(counts)
         return list(logits.split(len(counts))) if exits else [logits]
 
+    def draft(
+        self, tokens: Sequence[Sequence[int]], count: int
+    ) -> tuple[Float[Tensor, "rows count vocab"], Int64[Tensor, "rows count"]] | None:
+        counts = [len(row) for row in tokens]
+        compiled = self._run_compiled(tokens, counts, keep=1, first_row=0, drafts=count)
+        if compiled is None:
+            return None
+        logits, ids = compiled
+        self.cache.advance(0, [read + count - 1 for read in counts])
+        return logits[: len(counts), :count], ids[: len(counts), :count]
+
     def _position_ids(self, place: Placement) -> Tensor:
         """Return the positions, as far as the model has any: padding may lie beyond, and its position is no matter."""
         if self.context is None or place.view <= self.context:
@@ -110,31 +124,26 @@ class RaggedModel(LanguageModel):
         return place.positions.clamp(max=self.context - 1)
 
     def _run_compiled(
-        self, tokens: Sequence[Sequence[int]], counts: Sequence[int], keep: int, first_row: int
-    ) -> Float[Tensor, "rows keep vocab"] | None:
-        """Run a pass through compiled code; None if there is none for it.
+        self, tokens: Sequence[Sequence[int]], counts: Sequence[int], keep: int, first_row: int, drafts: int = 0
+    ) -> list[Tensor] | None:
+        """Run a pass, and perhaps greedy drafts after it, through compiled code; None if there is none for it.
 
         Rows and tokens are padded to the shape that was compiled. A padded token is written beyond its row's end, a
         padded row into a free slot or beyond the end of the row that has it, where everything is stale.
         """
         if torch.is_grad_enabled() or not self.cache.layer_bytes:
             return None
-        found = self.runner.find(len(counts), max(counts), keep)
+        found = self.runner.find(len(counts), max(counts), keep, drafts)
         if found is None:
             return None
         bucket, step = found
-        spare = bucket.rows - len(counts)
         starts = self.cache.lengths[first_row : first_row + bucket.rows]
         starts += [0] * (bucket.rows - len(starts))
         try:
-            buffers = self.cache.buffers(first_row, bucket.rows, max(starts) + bucket.tokens)
+            buffers = self.cache.buffers(first_row, bucket.rows, max(starts) + bucket.tokens + bucket.drafts)
         except OutOfMemoryError:  # the padding does not fit; the pass alone may
             return None
-        ids = [[*row, *([0] * (bucket.tokens - len(row)))] for row in tokens]
-        ids += [[0] * bucket.tokens] * spare
-        logits = step(torch.tensor(ids), torch.tensor(starts), torch.tensor([*counts, *([1] * spare)]), buffers)
-        self.cache.advance(first_row, counts)
-        return logits[: len(counts), bucket.keep - keep :]
+        return step(bucket.plan(tokens, starts), buffers)
 
     def _masks(self, place: Placement) -> Tensor | dict[str, Tensor] | None:
         windows = self.architecture.windows
@@ -192,7 +201,7 @@ class RaggedModel(LanguageModel):
 
 
 class Exit:
-    """An early exit: the hidden state after `layer` decoder layers, read through the tail of the model.
+    """An early exit: the hidden state after some decoder layers, read through the tail of the model.
 
     Parameters
     ----------
@@ -200,11 +209,27 @@ class Exit:
         The last decoder layer that is run.
     tail
         What lies between the decoder layers and the output head (the final norm).
+    before
+        Whether the hidden state is what enters `module`, and not what leaves it: the embeddings, at the first layer.
     """
 
-    def __init__(self, module: nn.Module, tail: Sequence[nn.Module]) -> None:
+    def __init__(self, module: nn.Module, tail: Sequence[nn.Module], *, before: bool = False) -> None:
         self.module = module
         self.tail = tuple(tail)
+        self.before = before
+
+    def watch(self, keep: Callable[[Tensor], None]) -> RemovableHandle:
+        """Have a function called with the hidden states `[rows, tokens, hidden]` of every pass, until it is removed."""
+
+        def entering(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            keep(args[0] if args else kwargs["hidden_states"])
+
+        def leaving(_module: nn.Module, _args: Any, output: Any) -> None:
+            keep(output[0] if isinstance(output, tuple) else output)
+
+        if self.before:
+            return self.module.register_forward_pre_hook(entering, with_kwargs=True)
+        return self.module.register_forward_hook(leaving)
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Apply the tail to hidden states `[..., hidden]`."""
@@ -229,23 +254,21 @@ def head_reads(architecture: Architecture, counts: Sequence[int], keep: int, exi
     ends = torch.tensor(counts, device=device)[:, None]
     index = (ends - keep + torch.arange(keep, device=device)).clamp(min=0)
     rows = torch.arange(len(counts), device=device)[:, None]
-    early: list[Tensor] = []
+    early: dict[Exit, Tensor] = {}
     thread = threading.get_ident()  # the modules are shared: hooks let other threads' passes through
 
-    def keep_exit(_module: nn.Module, _args: Any, output: Any) -> None:
-        if threading.get_ident() != thread:
-            return
-        hidden = output[0] if isinstance(output, tuple) else output
-        early.append(hidden[rows, index])
+    def keep_exit(exit_: Exit, hidden: Tensor) -> None:
+        if threading.get_ident() == thread:
+            early[exit_] = hidden[rows, index]
 
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
         if threading.get_ident() != thread:
             return output
-        finished = [exit_.finish(hidden) for exit_, hidden in zip(exits, early, strict=True)]
+        finished = [exit_.finish(early[exit_]) for exit_ in exits]
         output.last_hidden_state = torch.cat([output.last_hidden_state[rows, index], *finished])
         return output
 
-    handles = [exit_.module.register_forward_hook(keep_exit) for exit_ in exits]
+    handles = [exit_.watch(partial(keep_exit, exit_)) for exit_ in exits]
     handles.append(architecture.body.register_forward_hook(replace))
     try:
         yield

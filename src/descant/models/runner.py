@@ -26,6 +26,13 @@ ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 TOKEN_BUCKETS = (1, 2, 3, 5, 9)
 """Shapes that are compiled: one token, two and three for an amateur that catches up, and 4 or 8 drafts."""
 
+DRAFT_BUCKETS = (2, 4, 8)
+"""How many tokens a small model drafts in one compiled call."""
+
+_DRAFT_LAYERS = 8
+"""Layers up to which it does: a deeper model's passes cost much more than what lies between them, and as much more to
+compile."""
+
 _PATIENCE = 4
 """Passes of a bucket before `"auto"` looks for its artefact: loading one takes about that long."""
 
@@ -58,20 +65,28 @@ class Runner:
         self._folder = folder
         self._steps: dict[Bucket, CompiledStep | None] = {}  # None: stays eager
         self._passes: dict[Bucket, int] = {}
+        self._buckets: dict[tuple[int, int, int, int], Bucket | None] = {}  # looked up in every pass
         self._key = ""
         self._broken = False
         self._able = mode != "eager" and _compilable(architecture)
         self._lock = threading.Lock()
 
-    def find(self, rows: int, tokens: int, keep: int) -> tuple[Bucket, CompiledStep] | None:
+    def find(self, rows: int, tokens: int, keep: int, drafts: int = 0) -> tuple[Bucket, CompiledStep] | None:
         """Return the compiled pass for a shape and what to pad to, or None if the pass is to run eagerly.
 
         Parameters
         ----------
         rows, tokens, keep
             The pass: its rows, the most new tokens of any, and for how many last tokens logits are wanted.
+        drafts
+            How many greedy tokens are to follow, if any.
         """
-        bucket = bucket_of(rows, tokens, keep) if self._able else None
+        if not self._able or tokens > TOKEN_BUCKETS[-1]:
+            return None
+        shape = rows, tokens, keep, drafts
+        if shape not in self._buckets:
+            self._buckets[shape] = self._bucket(*shape)
+        bucket = self._buckets[shape]
         if bucket is None:
             return None
         if bucket not in self._steps:
@@ -83,7 +98,9 @@ class Runner:
         step = self._steps[bucket]
         return None if step is None else (bucket, step)
 
-    def warm_up(self, rows: Sequence[int] = (1,), tokens: Sequence[int] = (1,), *, every: bool = True) -> bool:
+    def warm_up(
+        self, rows: Sequence[int] = (1,), tokens: Sequence[int] = (1,), *, every: bool = True, drafts: int = 0
+    ) -> bool:
         """Load or compile the passes of some shapes now; return whether all of them will run compiled.
 
         Parameters
@@ -92,11 +109,13 @@ class Runner:
             Rows of a pass and new tokens of each; every combination is made ready.
         every
             Whether logits of all new tokens are wanted (a verification of drafts), or of each row's last.
+        drafts
+            How many greedy tokens are to follow them, if any.
         """
         ready = self._able
         for count in rows if self._able else ():
             for length in tokens:
-                bucket = bucket_of(count, length, length if every else 1)
+                bucket = self._bucket(count, length, length if every and not drafts else 1, drafts)
                 if bucket is None:
                     ready = False
                     continue
@@ -104,6 +123,11 @@ class Runner:
                     self._prepare(bucket, compiling=True)
                 ready = ready and self._steps[bucket] is not None
         return ready
+
+    def _bucket(self, rows: int, tokens: int, keep: int, drafts: int) -> Bucket | None:
+        if drafts and self.architecture.layers > _DRAFT_LAYERS:
+            return None
+        return bucket_of(rows, tokens, keep, drafts)
 
     def _prepare(self, bucket: Bucket, *, compiling: bool) -> None:
         """Load the artefact of a bucket, or compile it if allowed. After a failure it stays eager, with one warning."""
@@ -161,11 +185,14 @@ class Runner:
         return artefacts.artefact_path(self._folder or artefacts.cache_folder(), self._key, bucket)
 
 
-def bucket_of(rows: int, tokens: int, keep: int) -> Bucket | None:
+def bucket_of(rows: int, tokens: int, keep: int, drafts: int = 0) -> Bucket | None:
     """Return the smallest bucket that holds a pass, or None."""
     wide = next((bucket for bucket in ROW_BUCKETS if bucket >= rows), None)
     long = next((bucket for bucket in TOKEN_BUCKETS if bucket >= max(tokens, keep)), None)
-    return None if wide is None or long is None else Bucket(wide, long, every=keep > 1)
+    ahead = next((bucket for bucket in (0, *DRAFT_BUCKETS) if bucket >= drafts), None)
+    if wide is None or long is None or ahead is None:
+        return None
+    return Bucket(wide, long, every=keep > 1, drafts=ahead)
 
 
 def _compilable(architecture: Architecture) -> bool:

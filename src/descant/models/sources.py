@@ -14,6 +14,7 @@ from torch import Tensor
 
 from descant.models.base import ByteSource, LanguageModel
 from descant.models.huggingface import Exit, RaggedModel
+from descant.models.other_prompt import OtherPromptModel, Replacement
 from descant.types import Logits
 
 _PASS_TOKENS = 8192
@@ -43,8 +44,8 @@ class Sources:
     expert
         The model that is decoded.
     others
-        Further sources by name: `"amateur"`, `"draft"`; each a model with rows of its own, an early exit of the
-        expert, or a model with another tokenizer, which is asked and not read.
+        Further sources by name: `"amateur"`, `"draft"`, those of the decoder, `"layer 8"`; each a model with rows of
+        its own, an early exit of the expert, or a model with another tokenizer, which is asked and not read.
     width
         The common vocabulary: logits of all are brought to it.
     """
@@ -84,12 +85,24 @@ class Sources:
     def reserve(self, rows: int, length: int) -> None:
         """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`)."""
         for model in self.models:
-            model.reserve(rows, length, beside=[other for other in self.models if other is not model])
+            beside = [other for other in self.models if other is not model]
+            model.reserve(rows, length, _readers(beside))
         for bridge in self.bridges.values():
-            bridge.reserve(rows, length, beside=self.models)
+            bridge.reserve(rows, length, _readers(self.models))
 
-    def add_rows(self, count: int) -> None:
-        """Append empty rows to every model."""
+    def add_rows(self, count: int, replaced: Sequence[Mapping[str, Replacement]] = ()) -> None:
+        """Append empty rows to every model.
+
+        Parameters
+        ----------
+        count
+            How many.
+        replaced
+            For each of them, what sources by name read in place of its prompt; needed by those that do so.
+        """
+        for name, source in self.others.items():
+            if isinstance(source, OtherPromptModel):
+                source.replace([row[name] for row in replaced])
         for model in self._holders:
             model.add_rows(count)
 
@@ -123,6 +136,19 @@ class Sources:
         """
         return {name: self._prepare(self._read(name, texts, keep)) for name in names}
 
+    def draft(self, name: str, texts: Sequence[Sequence[int]], count: int) -> tuple[Logits, Tensor] | None:
+        """Have a source that holds rows read the texts and follow them, as `LanguageModel.draft` does.
+
+        Drafts may lie beyond the common vocabulary.
+        """
+        model = self.model(name)
+        unread = [text[length:] for length, text in zip(model.lengths, texts, strict=True)]
+        found = model.draft(unread, count)
+        if found is None:
+            return None
+        logits, ids = found
+        return self._prepare(logits), ids
+
     def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
         if name == "expert" and self._exits:
             return self._read_expert_and_exits(texts, keep)
@@ -150,7 +176,12 @@ class Sources:
         missing = self.width - logits.shape[-1]
         if missing > 0:  # a draft model's vocabulary may be smaller: it never proposes the rest
             return torch.nn.functional.pad(logits, (0, missing), value=-math.inf)
-        return logits[..., : self.width]
+        return logits[..., : self.width] if missing else logits
+
+
+def _readers(models: Sequence[LanguageModel]) -> list[LanguageModel]:
+    """Return the models that hold keys and values of rows."""
+    return [model.model if isinstance(model, OtherPromptModel) else model for model in models]
 
 
 def read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:

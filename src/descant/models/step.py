@@ -1,8 +1,8 @@
 """One decode pass as a function of tensors alone, which can be compiled or captured.
 
-`Step` maps (ids, starts, counts, buffers) to logits. Everything that depends on the lengths (positions, masks, where
-keys are written, which hidden states are read) is computed from those tensors, so that a graph of it serves every
-step of its shape. It writes the same buffers as an eager pass and in the same places: the two can alternate.
+`Step` maps (plan, buffers) to logits, where the plan holds tokens and lengths. Everything that depends on the lengths
+(positions, masks, where keys are written, which hidden states are read) is computed from it, so that a graph serves
+every step of its shape. It writes the same buffers as an eager pass and in the same places: the two can alternate.
 """
 
 import copy
@@ -18,7 +18,6 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from descant.models.architecture import Architecture
-from descant.types import TokenIds
 
 _PACKED = "descant_packed"
 
@@ -33,21 +32,43 @@ class Bucket:
         Rows of the pass and new tokens of each.
     every
         Whether logits are returned for every token, or for each row's last alone.
+    drafts
+        How many most probable tokens are drafted after those, one by one; 0: it is one pass and drafts nothing.
     """
 
     rows: int
     tokens: int
     every: bool
+    drafts: int = 0
 
     @property
     def keep(self) -> int:
         """For how many last tokens of each row logits are returned."""
         return self.tokens if self.every else 1
 
+    def plan(self, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Int64[Tensor, "rows tokens_and_2"]:
+        """Return what a pass of this shape takes beside the buffers, in one tensor: several cost more than the reading.
+
+        Parameters
+        ----------
+        tokens
+            New tokens of each row, at least one; fewer rows and tokens are padded.
+        starts
+            The position of the first of them, for every row of the bucket.
+
+        Returns
+        -------
+        In each row its tokens, padded on the right, the position of the first, and how many of them are real.
+        """
+        rows = [
+            [*row, *([0] * (self.tokens - len(row))), start, len(row)]
+            for row, start in zip(tokens, starts, strict=False)
+        ]
+        return torch.tensor(rows + [[0] * self.tokens + [start, 1] for start in starts[len(tokens) :]])
+
     def __str__(self) -> str:
-        return f"{self.rows} rows × {self.tokens} tokens" + (
-            ", logits of all" if self.every and self.tokens > 1 else ""
-        )
+        more = ", logits of all" if self.every and self.tokens > 1 else ""
+        return f"{self.rows} rows × {self.tokens} tokens{more}" + (f", {self.drafts} drafts" if self.drafts else "")
 
 
 class Step(nn.Module):
@@ -75,28 +96,20 @@ class Step(nn.Module):
             skeleton.body.register_forward_hook(self._select)
 
     def forward(
-        self,
-        ids: TokenIds,
-        starts: Int64[Tensor, " rows"],
-        counts: Int64[Tensor, " rows"],
-        buffers: Sequence[Tensor],
+        self, plan: Int64[Tensor, "rows tokens_and_2"], buffers: Sequence[Tensor]
     ) -> Float[Tensor, "rows keep vocab"]:
         """Append tokens to rows and return the logits of the last `keep` of each row.
 
         Parameters
         ----------
-        ids
-            New tokens, padded on the right.
-        starts
-            The position of each row's first new token.
-        counts
-            How many of each row's tokens are real. What the others write lies beyond the row's end.
+        plan
+            See `Bucket.plan`. What padded tokens write lies beyond the row's end.
         buffers
             Keys of all layers, then values, each `[rows, heads, capacity, head_dim]`; written in place. Every row has
             room for the padded tokens.
         """
+        ids, starts, self._counts = plan[:, :-2], plan[:, -2], plan[:, -1]
         rows, tokens = ids.shape
-        self._counts = counts
         positions = starts[:, None] + torch.arange(tokens, device=ids.device)
         places = torch.arange(rows, device=ids.device)[:, None]
         half = len(buffers) // 2
@@ -132,6 +145,34 @@ class Step(nn.Module):
         index = (self._counts[:, None] - self.keep + steps).clamp(min=0)
         output.last_hidden_state = hidden.gather(1, index[:, :, None].expand(-1, -1, hidden.shape[-1]))
         return output
+
+
+class DraftStep(nn.Module):
+    """Several greedy tokens as one function: a small model's pass takes less time than what surrounds it.
+
+    Parameters
+    ----------
+    architecture, bucket
+        As those of `Step`.
+    """
+
+    def __init__(self, architecture: Architecture, bucket: Bucket) -> None:
+        super().__init__()
+        self.step = Step(architecture, bucket)
+        self.drafts = bucket.drafts
+
+    def forward(
+        self, plan: Int64[Tensor, "rows tokens_and_2"], buffers: Sequence[Tensor]
+    ) -> tuple[Float[Tensor, "rows drafts vocab"], Int64[Tensor, "rows drafts"]]:
+        """Append tokens to rows, then all drafts but the last; return the drafts and the logits they come from."""
+        logits = [self.step(plan, buffers)[:, -1]]
+        ids = [logits[0].argmax(-1)]
+        places = plan[:, -2] + plan[:, -1]
+        for ahead in range(self.drafts - 1):
+            following = torch.stack([ids[-1], places + ahead, torch.ones_like(places)], -1)
+            logits.append(self.step(following, buffers)[:, -1])
+            ids.append(logits[-1].argmax(-1))
+        return torch.stack(logits, 1), torch.stack(ids, 1)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

@@ -23,11 +23,14 @@ class History:
         `[n]`: how many tokens precede position i, its prompt included.
     prompt_lengths
         `[n]`: how many of those are the prompt.
+    batch_rows
+        `[n]`: the row of each position, by its place in the call; None where nobody counts them.
     """
 
     tokens: Int64[Tensor, "n width"]
     lengths: Int64[Tensor, " n"]
     prompt_lengths: Int64[Tensor, " n"]
+    batch_rows: Int64[Tensor, " n"] | None = None
 
 
 class Processor(ABC):

@@ -1,8 +1,8 @@
 """What a scoring is: logits of the named sources in, next-token scores out."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 
@@ -16,8 +16,35 @@ class Scoring(ABC):
     settings compare equal.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("expert",)
-    """The sources whose logits `__call__` reads: `"expert"`, and perhaps `"amateur"`."""
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources whose logits `__call__` reads: `"expert"` first, perhaps `"amateur"`, others of the decoder
+        by the names they have there, and the names in `exits`."""
+        return ("expert",)
+
+    @property
+    def exits(self) -> Mapping[str, tuple[int, bool]]:
+        """Early exits of the expert among the sources, by name: after how many decoder layers (0: the embeddings),
+        and whether the hidden state passes through the final norm."""
+        return {}
+
+    def for_expert(self, layers: int, *, tied: bool) -> "Scoring":
+        """Return this scoring with everything settled that depends on the expert.
+
+        Parameters
+        ----------
+        layers
+            How many decoder layers the expert has.
+        tied
+            Whether its output head shares the weights of its embeddings.
+
+        Raises
+        ------
+        SettingsError
+            If the expert has not the layers that the scoring needs.
+        """
+        del layers, tied
+        return self
 
     @abstractmethod
     def __call__(self, logits: Mapping[str, Logits]) -> Logits:
@@ -49,9 +76,9 @@ class Scoring(ABC):
         return None
 
     def settled(self, expert: Logits) -> Mask:
-        """Tell at which positions the expert's logits alone leave a single token to choose.
+        """Tell at which positions the expert's logits alone decide the scores, which are those of `alone`.
 
-        There the other sources need not be evaluated: the distribution is one on the expert's argmax.
+        There the other sources need not be evaluated.
 
         Parameters
         ----------
@@ -63,6 +90,19 @@ class Scoring(ABC):
         Booleans of shape `[...]`.
         """
         return torch.zeros(expert.shape[:-1], dtype=torch.bool, device=expert.device)
+
+    def alone(self, expert: Logits) -> Logits:
+        """Return the scores of settled positions; by default all of the distribution is on the expert's best token.
+
+        Parameters
+        ----------
+        expert
+            Logits `[..., vocab]` of positions that are settled.
+        """
+        best = expert.argmax(-1, keepdim=True)
+        # NaN stays visible: the only score of a position is its best logit less itself.
+        value = expert.gather(-1, best)
+        return torch.full_like(expert, -math.inf).scatter(-1, best, value - value)
 
     @property
     def skips_settled(self) -> bool | None:

@@ -3,25 +3,18 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from descant.blocks import Blocks, in_parts, is_wide, log_total
-from descant.checks import flag, kept, number, shown, whole
+from descant.checks import flag, kept, number, plausibility, shown, whole
 from descant.errors import SettingsError
 from descant.scoring.base import Scoring
+from descant.scoring.measures import IMPOSSIBLE
 from descant.types import Logits, Mask
-
-_IMPOSSIBLE = -1e4
-"""The log-probability of a token to which the amateur gives none.
-
-Lower than finite logits lead to in practice, so that such a token beats every other of the head, as the
-formula has it; and near enough to 0 that the expert still decides between two of them, in float32 and after
-division by a small temperature too.
-"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,7 @@ class Contrastive(Scoring):
     An amateur with another tokenizer gives log-probabilities of bytes, which τ divides as they are.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("expert", "amateur")
+    sources = ("expert", "amateur")
 
     alpha: float = 0.1
     beta: float | None = None
@@ -82,12 +75,7 @@ class Contrastive(Scoring):
         keep = kept("Contrastive", self.min_tokens_to_keep)
         checked: dict[str, Any] = {
             "min_tokens_to_keep": keep,
-            "alpha": number(
-                "Contrastive.alpha",
-                self.alpha,
-                lambda x: 0 < x <= 1,
-                "use a number above 0 and at most 1 (0.1 is usual, 1 is greedy decoding)",
-            ),
+            "alpha": plausibility("Contrastive.alpha", self.alpha),
             "amateur_temperature": number(
                 "Contrastive.amateur_temperature",
                 self.amateur_temperature,
@@ -117,12 +105,35 @@ class Contrastive(Scoring):
         expert, amateur = (logits[name].reshape(-1, logits[name].shape[-1]) for name in self.sources)
         if self.amateur_temperature != 1 and self.normalization == "renormalized":
             amateur = amateur / self.amateur_temperature
-        blocks = Blocks(expert) if is_wide(expert) else None
-        threshold = self._threshold(expert, blocks)
         total = logits.get("amateur total")
-        levels = self._levels(expert, amateur, blocks, None if total is None else total.reshape(-1, 1))
-        places = blocks.places_from(threshold) if blocks is not None else None
+        if total is not None:
+            total = total.reshape(-1, 1)
+        scores = self._score_wide(expert, amateur, total) if is_wide(expert) else self._score(expert, amateur, total)
+        return scores.view(logits["expert"].shape)
+
+    def _score(
+        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"], total: Float[Tensor, "n 1"] | None
+    ) -> Float[Tensor, "n vocab"]:
+        """Return the scores of positions; `total` is the amateur's, where it is not that of its logits."""
+        if self.beta is not None:
+            contrast = self._extrapolate(expert, amateur, amateur.amax(-1, keepdim=True) + IMPOSSIBLE)
+        else:
+            amateur = amateur.log_softmax(-1) if total is None else amateur - total
+            contrast = self._difference(expert.log_softmax(-1), amateur)
+        return contrast.masked_fill_(expert < self._threshold(expert), -math.inf)
+
+    def _score_wide(
+        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"], total: Float[Tensor, "n 1"] | None
+    ) -> Float[Tensor, "n vocab"]:
+        """Do what `_score` does, looking only at the tokens of the head where they are few."""
+        blocks = Blocks(expert)
+        threshold = self._threshold(expert, blocks)
+        if self.beta is not None:
+            levels = [amateur.amax(-1, keepdim=True) + IMPOSSIBLE]
+        else:
+            levels = [blocks.log_total()[:, None], log_total(amateur)[:, None] if total is None else total]
         scores = torch.full_like(expert, -math.inf, memory_format=torch.contiguous_format)
+        places = blocks.places_from(threshold)
         if places is None:
             for part in in_parts(expert):
                 contrast = self._contrast(*(x[part] for x in (expert, amateur, *levels)))
@@ -130,7 +141,7 @@ class Contrastive(Scoring):
         else:
             of_row = (level.take(places // expert.shape[-1]) for level in levels)
             scores.view(-1)[places] = self._contrast(expert.take(places), amateur.take(places), *of_row)
-        return scores.view(logits["expert"].shape)
+        return scores
 
     def head(self, expert: Logits) -> Bool[Tensor, "*positions vocab"]:
         """Tell which tokens the expert finds plausible enough to be chosen.
@@ -148,34 +159,28 @@ class Contrastive(Scoring):
         return ~(expert < self._threshold(expert))
 
     def settled(self, expert: Logits) -> Mask:
-        return self.head(expert).sum(-1) == 1
+        return (expert >= self._threshold(expert)).sum(-1) == 1
 
     @property
     def skips_settled(self) -> bool | None:
         return self.selective
 
-    def _levels(
-        self,
-        expert: Float[Tensor, "n vocab"],
-        amateur: Float[Tensor, "n vocab"],
-        blocks: Blocks | None,
-        amateur_total: Float[Tensor, "n 1"] | None,
-    ) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
-        """Return what each position's logits are compared with: their totals, in the β form the amateur's floor."""
+    def _contrast(self, expert: Tensor, amateur: Tensor, *levels: Tensor) -> Tensor:
+        """Return the formula's values of some tokens: `levels` are the totals of both, or in the β form the floor."""
         if self.beta is not None:
-            floor = amateur.amax(-1, keepdim=True) + _IMPOSSIBLE
-            return floor, floor
-        total = blocks.log_total() if blocks is not None else log_total(expert)
-        return total[:, None], log_total(amateur)[:, None] if amateur_total is None else amateur_total
+            return self._extrapolate(expert, amateur, *levels)
+        return self._difference(expert - levels[0], amateur - levels[1])
 
-    def _contrast(self, expert: Tensor, amateur: Tensor, expert_level: Tensor, amateur_level: Tensor) -> Tensor:
-        """Return the formula's values, token by token, as if all were in the head."""
-        if self.beta is not None:
-            return ((1 + self.beta) * expert).sub_(torch.maximum(amateur, amateur_level), alpha=self.beta)
-        log_probs = amateur - amateur_level
+    def _difference(self, expert: Tensor, amateur: Tensor) -> Tensor:
+        """Return the difference of log-probabilities, which are overwritten."""
         if self.normalization == "released":
-            log_probs /= self.amateur_temperature
-        return (expert - expert_level).sub_(log_probs.clamp_(min=_IMPOSSIBLE))
+            amateur /= self.amateur_temperature
+        return expert.sub_(amateur.clamp_(min=IMPOSSIBLE))
+
+    def _extrapolate(self, expert: Tensor, amateur: Tensor, floor: Tensor) -> Tensor:
+        """Return the β form of logits."""
+        assert self.beta is not None
+        return ((1 + self.beta) * expert).sub_(torch.maximum(amateur, floor), alpha=self.beta)
 
     def _threshold(self, expert: Logits, blocks: Blocks | None = None) -> Float[Tensor, "*positions 1"]:
         """Return the least logit of the head; NaN at a position with NaN."""

@@ -27,12 +27,15 @@ class Respelled:
         The end of the text, as far as it decides how what follows is read.
     partial
         The unfinished character at the end.
+    begun
+        Whether the first tokenizer's tokens spell anything, be it only the space that opens its texts.
     """
 
     tokens: list[int]
     pending: bytes
     context: str
     partial: bytes
+    begun: bool
 
 
 class Respeller:
@@ -70,24 +73,23 @@ class Respeller:
 
     def bytes_of(self, ids: Sequence[int]) -> bytes:
         """Return the bytes of a whole text."""
-        if ids and ids[0] == self._own_tokenizer.bos_token_id:
-            ids = ids[1:]
-        parts = [self.own[token_id] or self._names.get(token_id, "").encode() for token_id in ids]
-        data = b"".join(parts)
-        return data[1:] if self.own.opens_with_space and data.startswith(b" ") else data
+        return self._without_opening(self._spell(ids))
 
     def respell(self, ids: Sequence[int]) -> Respelled:
         """Return a text, given in the first tokenizer's tokens, in the other's."""
         characters = codecs.getincrementaldecoder("utf-8")("replace")
-        text = characters.decode(self.bytes_of(ids))
+        spelled = self._spell(ids)
+        text, begun = characters.decode(self._without_opening(spelled)), bool(spelled)
         partial = characters.getstate()[0]
         tokens = list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
         if self.other.kind != "wordpiece":
             opening = b" " if not text and self.other.opens_with_space else b""
-            return Respelled(self._head + tokens if tokens else list(self._empty), opening + partial, "", partial)
+            return Respelled(
+                self._head + tokens if tokens else list(self._empty), opening + partial, "", partial, begun
+            )
         context = text[max(text.rfind(space) for space in (" ", "\n", "\t")) :] if text[-1:].strip() else text[-1:]
         pending = (b" " if context[-1:].isspace() else b"") + partial
-        return Respelled(self._head + tokens if tokens else list(self._empty), pending, context, partial)
+        return Respelled(self._head + tokens if tokens else list(self._empty), pending, context, partial, begun)
 
     def following(self, text: Respelled, token_id: int) -> bytes | None:
         """Return what a token of the first tokenizer adds to a text, in the other's bytes, after its pending ones.
@@ -97,8 +99,8 @@ class Respeller:
         added = self.own[token_id]
         if not added:
             return None
-        if not text.context and not text.partial and self.own.opens_with_space and self._is_empty(text):
-            added = added.removeprefix(b" ")
+        if not text.begun:
+            added = self._without_opening(added)
         if self.other.kind != "wordpiece":
             return added or None
         characters = codecs.getincrementaldecoder("utf-8")("replace")
@@ -119,8 +121,14 @@ class Respeller:
         whole = list(self._own_tokenizer(before + text, add_special_tokens=False, verbose=False)["input_ids"])
         return whole[len(last) :] if whole[: len(last)] == last else None
 
-    def _is_empty(self, text: Respelled) -> bool:
-        return text.tokens == self._empty
+    def _spell(self, ids: Sequence[int]) -> bytes:
+        """Return what the first tokenizer's tokens spell, the space that opens its texts included."""
+        if ids and ids[0] == self._own_tokenizer.bos_token_id:
+            ids = ids[1:]
+        return b"".join(self.own[token_id] or self._names.get(token_id, "").encode() for token_id in ids)
+
+    def _without_opening(self, data: bytes) -> bytes:
+        return data.removeprefix(b" ") if self.own.opens_with_space else data
 
     def _as_words(self, text: str) -> str:
         """Write a text as WordPiece sees it: a space before every word and mark, and one for white space at the end."""
