@@ -1,17 +1,15 @@
 """The public face: a pair of models, and text from them."""
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any, Literal
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.amateurs import Amateur, EarlyExit, OtherTokenizer, Window
+from descant.calls import prepare_pairs, prepare_rows
 from descant.checks import shown
-from descant.choice import row_generator
 from descant.describe import describe
 from descant.engine import Engine, Method
 from descant.errors import DescantError, SettingsError
@@ -19,25 +17,15 @@ from descant.models import RunnerName
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.opening import Models
 from descant.options import Options, check_batch_size, check_scoring, list_processors
-from descant.other_prompts import OtherPrompts, bound, encode_other_prompts
 from descant.processors import Processor, as_processor
-from descant.prompts import (
-    Prompts,
-    check_pairs,
-    check_rows,
-    check_tokens,
-    encode_pairs,
-    encode_prompts,
-    require_tokenizer,
-)
+from descant.prompts import Prompts
 from descant.record import describe_model
 from descant.results import Output, Piece, Score
-from descant.rows import Ending, Row, TextFollower
 from descant.run import Run
 from descant.score import score_continuations
 from descant.scoring import Contrastive, Likelihood, Scoring
 from descant.strategies import Greedy, Speculative, Strategy
-from descant.tokens import decode, resolve_stops
+from descant.tokens import decode
 
 Name = str | PathLike[str]
 """A hub id, or a local folder."""
@@ -367,12 +355,7 @@ class Decoder:
         """
         scoring = self._scoring(check_scoring(scoring))
         batch_size = check_batch_size(batch_size)
-        pairs = encode_pairs(self.tokenizer, prompts, continuations)
-        check_pairs(pairs, width=self._models.width(scoring), context=self._models.context(scoring))
-        others = self._other_prompts(scoring, prompts, [prompt for prompt, _ in pairs], amateur_prompts)
-        for (_, end), replaced in zip(pairs, others, strict=True):
-            for name, (_, context) in self._models.other_prompts(scoring).items():
-                check_tokens(replaced[name].tokens, width=self._models.width(scoring), context=context, room=len(end))
+        pairs, others = prepare_pairs(self._models, self.tokenizer, scoring, prompts, continuations, amateur_prompts)
         resolved = self._processors(list_processors(processors))
         return [
             score
@@ -384,95 +367,18 @@ class Decoder:
         """Check every argument and set up rows and engine."""
         scoring = self._scoring(options.scoring)
         method = Method(scoring, self._processors(options.processors or ()), options.strategy)
-        texts = encode_prompts(self.tokenizer, prompts, chat=options.chat, system=options.system)
-        context = self._models.context(scoring)
-        room = min(1, options.max_new_tokens)
-        check_rows(texts, width=self._models.width(scoring), context=context, room=room)
-        if options.strategy.whole_batch and len(texts) > options.batch_size:
-            raise SettingsError(
-                f"{options.strategy} draws for all {len(texts)} prompts at once, but batch_size is "
-                f"{options.batch_size}; raise it"
-            )
-        others = self._other_prompts(scoring, prompts, texts, amateur_prompts, options, room=room)
-        seed = self._seed(options)
+        rows, seed = prepare_rows(
+            self._models, self.tokenizer, scoring, prompts, amateur_prompts, options, self.eos_token_ids, follow=follow
+        )
         engine = Engine(
             self._models.open(scoring, options.strategy),
             method,
-            batch_rows=len(texts),
+            batch_rows=len(rows),
             max_rows=options.batch_size,
             top_logprobs=options.top_logprobs,
             trace=self._token_text if options.trace else None,
         )
-        rows = self._rows(texts, options, others, scoring, seed or 0, follow=follow)
         return Run(engine, rows, self._record(method, options, seed), self.tokenizer)
-
-    @staticmethod
-    def _seed(options: Options) -> int | None:
-        """Return the seed of the rows' generators; None where they are not drawn from."""
-        if options.strategy.whole_batch:  # draws from torch's global generator, which the caller may have seeded
-            if options.seed is not None:
-                torch.manual_seed(options.seed)
-            return options.seed
-        if options.seed is None and options.strategy.random:
-            return secrets.randbits(32)
-        return options.seed
-
-    def _other_prompts(
-        self,
-        scoring: Scoring,
-        prompts: Prompts,
-        rows: Sequence[list[int]],
-        amateur_prompts: Prompts | None,
-        options: Options | None = None,
-        *,
-        room: int = 1,
-    ) -> OtherPrompts:
-        """Return what sources read in place of each prompt (see `encode_other_prompts`)."""
-        return encode_other_prompts(
-            self._models.other_prompts(scoring),
-            self.tokenizer,
-            prompts,
-            rows,
-            amateur_prompts,
-            chat=options is not None and options.chat,
-            system=options.system if options is not None else None,
-            width=self._models.width(scoring),
-            room=room,
-        )
-
-    def _rows(
-        self,
-        texts: Sequence[list[int]],
-        options: Options,
-        others: OtherPrompts,
-        scoring: Scoring,
-        seed: int,
-        *,
-        follow: bool,
-    ) -> list[Row]:
-        context = self._models.context(scoring)
-        contexts = {name: most for name, (_, most) in self._models.other_prompts(scoring).items()}
-        ending = self._ending(options)
-        rows = []
-        for index, (tokens, replaced) in enumerate(zip(texts, others, strict=True)):
-            limit = len(tokens) + options.max_new_tokens
-            most = bound(context, replaced, contexts)
-            follower = None
-            if self.tokenizer is not None and (follow or ending.strings):
-                follower = TextFollower(self.tokenizer, ending.strings)
-            rows.append(
-                Row(
-                    index=index,
-                    tokens=list(tokens),
-                    prompt_length=len(tokens),
-                    limit=limit if most is None else min(limit, most),
-                    ending=ending,
-                    generator=row_generator(seed, index),
-                    follower=follower,
-                    other_prompts=replaced,
-                )
-            )
-        return rows
 
     def _record(self, method: Method, options: Options, seed: int | None) -> dict[str, Any]:
         """Return every resolved setting as plain data."""
@@ -480,7 +386,8 @@ class Decoder:
         settings = {**describe(options), **describe(method)}
         del settings["name"]  # the dataclasses' own
         if isinstance(method.strategy, Speculative):
-            settings["strategy"]["draft"] = self._describe_draft(method.strategy.draft)
+            draft = method.strategy.draft
+            settings["strategy"]["draft"] = describe_model(self.amateur if draft is None else draft)
         return {
             **settings,
             "seed": seed,
@@ -491,9 +398,6 @@ class Decoder:
             "sources": {name: describe_model(self.sources[name]) for name in self.sources if name in read},
         }
 
-    def _describe_draft(self, draft: Any) -> Any:
-        return describe_model(self.amateur if draft is None else draft)
-
     def _scoring(self, scoring: Scoring | None) -> Scoring:
         if scoring is None:
             scoring = Contrastive() if self._models.has_amateur else Likelihood()
@@ -501,13 +405,6 @@ class Decoder:
 
     def _processors(self, processors: Sequence[Any]) -> tuple[Processor, ...]:
         return tuple(as_processor(processor).with_eos(self.eos_token_ids) for processor in processors)
-
-    def _ending(self, options: Options) -> Ending:
-        eos = frozenset() if options.ignore_eos else frozenset(self.eos_token_ids)
-        if not options.stop:
-            return Ending(eos)
-        strings, ids = resolve_stops(require_tokenizer(self.tokenizer, "a stop string"), options.stop)
-        return Ending(eos | frozenset(ids), tuple(strings))
 
     def _token_text(self, token_id: int) -> str:
         return "" if self.tokenizer is None else decode(self.tokenizer, [token_id])
