@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks import beams, cases, linears, memory, runner, speculation, verification
+from benchmarks import beams, bridge, cases, linears, memory, runner, speculation, verification
 from descant.bench.measure import Spread, conditions
 
 CASES = {
@@ -27,6 +27,7 @@ CASES = {
     "quantization": linears.quantization,
     "runner": runner.runner,
     "beams": beams.beams,
+    "bridge": bridge.bridge,
 }
 
 

@@ -52,7 +52,7 @@ def _steps(decoder: Decoder, scoring: Scoring, strategy: Strategy, prompts: int,
 
     def case(_round: int) -> float:
         options = Options(scoring, (), strategy, steps + 1, (), True, 0, False, None, 0, False, 64)
-        run = decoder._run(prompts_of(prompts), options, follow=False)
+        run = decoder._run(prompts_of(prompts), options, None, follow=False)
         run.engine.add(run.rows)
         run.engine.step()  # the prefill
         start, count = time.perf_counter(), 0

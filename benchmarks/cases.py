@@ -150,7 +150,7 @@ def _selection_share(
     from descant.strategies import Greedy
 
     options = Options(scoring, tuple(processors), strategy or Greedy(), 9, (), True, 0, False, None, 0, False, 64)
-    run = decoder._run(prompts_of(rows), options, follow=False)
+    run = decoder._run(prompts_of(rows), options, None, follow=False)
     sources = run.engine.sources
     timed = _TimedSources(sources.expert, sources.others, sources.width)
     engine = Engine(timed, Method(scoring, tuple(processors), options.strategy), batch_rows=rows, max_rows=64)

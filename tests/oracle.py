@@ -91,6 +91,35 @@ def decode(
     return text[len(prompt) :]
 
 
+def covers(model: PreTrainedModel, context: list[int], data: bytes, spelled: list[bytes | None]) -> float:
+    """Return the probability of all covers of bytes; of all, the first is the only one of no bytes."""
+    if not data:
+        return 1.0
+    total = 0.0
+    probabilities = last_logits(model, context).softmax(-1).tolist()
+    for token_id, token in enumerate(spelled):
+        if token and token.startswith(data):
+            total += probabilities[token_id]
+        elif token and data.startswith(token):
+            rest = covers(model, [*context, token_id], data[len(token) :], spelled)
+            total += probabilities[token_id] * rest
+    return total
+
+
+def ends_after(
+    model: PreTrainedModel, context: list[int], data: bytes, ends: tuple[int, ...], spelled: list[bytes | None]
+) -> float:
+    """Return the probability of all spellings of bytes that one of `ends` follows."""
+    probabilities = last_logits(model, context).softmax(-1).tolist()
+    if not data:
+        return sum(probabilities[token_id] for token_id in ends)
+    return sum(
+        probabilities[token_id] * ends_after(model, [*context, token_id], data[len(token) :], ends, spelled)
+        for token_id, token in enumerate(spelled)
+        if token and data.startswith(token)
+    )
+
+
 def greedy(prompt: Sequence[int], score: Callable[[list[int]], list[float]], count: int = 12) -> list[int]:
     """Greedy decoding by any function from a text to the scores of its next token."""
     text = list(prompt)

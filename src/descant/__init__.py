@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from descant.amateurs import EarlyExit, NGram, OtherPrompt, Window
+    from descant.amateurs import EarlyExit, NGram, OtherPrompt, OtherTokenizer, Window
     from descant.decoder import Decoder
     from descant.errors import (
         DecodingError,
@@ -93,6 +93,7 @@ __all__ = [
     "NGram",
     "NoRepeatNGram",
     "OtherPrompt",
+    "OtherTokenizer",
     "OutOfMemoryError",
     "Output",
     "Piece",
@@ -132,6 +133,7 @@ _HOMES = {
     "EarlyExit": "amateurs",
     "NGram": "amateurs",
     "OtherPrompt": "amateurs",
+    "OtherTokenizer": "amateurs",
     "Window": "amateurs",
     "Decoder": "decoder",
     "DecodingError": "errors",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.checks import flag, shown, whole
+from descant.checks import flag, number, shown, whole
 from descant.errors import SettingsError
 from descant.models import Architecture, LanguageModel, Runner, inspect_model, open_model
 from descant.models.early_exit import make_exit
@@ -72,6 +72,57 @@ class Window:
 
 
 @dataclass(frozen=True)
+class OtherTokenizer:
+    """A model whose tokenizer is not the expert's: it judges the expert's plausible tokens by their bytes.
+
+    The probability of a token's bytes, given the text so far, is summed over the model's tokens that cover them, across
+    token boundaries: see `descant.bridge` for the formula, and for what is exact. If the tokenizers turn out to be the
+    same, tokens are compared with tokens, as without this. As the draft of `Speculative` it writes text, which is read
+    in the expert's tokens; the settings below then play no part.
+
+    Each step takes several small passes of the model, not one: with 1 to 10 plausible tokens about 3, of up to some
+    dozen rows.
+
+    Parameters
+    ----------
+    model
+        The model. `Decoder.from_pretrained` also takes its name.
+    tokenizer
+        Its tokenizer; None where the model is given by its name.
+    reopen
+        How many of the text's last tokens may turn out to be others once the text goes on.
+    tolerance
+        A sum ends when what is left of it is at most so many times what was found: 0.01 changes no log-probability by
+        more than 0.01. 0 sums everything, which takes exponentially long.
+    budget
+        How many token strings are read for one position at most, beyond the text's own; None: as many as it takes.
+    """
+
+    model: PreTrainedModel | str | PathLike[str]
+    tokenizer: PreTrainedTokenizerBase | None = None
+    reopen: int = 1
+    tolerance: float = 0.01
+    budget: int | None = 64
+
+    def __post_init__(self) -> None:
+        model: Any = fspath(self.model) if isinstance(self.model, PathLike) else self.model
+        if not isinstance(model, (PreTrainedModel, str)):
+            raise SettingsError(f"OtherTokenizer.model is {shown(model)}; give a PreTrainedModel, a hub id or a folder")
+        if self.tokenizer is not None and not isinstance(self.tokenizer, PreTrainedTokenizerBase):
+            raise SettingsError(f"OtherTokenizer.tokenizer is {shown(self.tokenizer)}; give the model's tokenizer")
+        if isinstance(model, PreTrainedModel) == (self.tokenizer is None):
+            raise SettingsError("OtherTokenizer takes a model with its tokenizer, or a name alone; give one of the two")
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "reopen", whole("OtherTokenizer.reopen", self.reopen, 0, "reopen 0 tokens or more"))
+        remedy = "give a number from 0 (a sum of everything) to below 1"
+        tolerance = number("OtherTokenizer.tolerance", self.tolerance, lambda x: 0 <= x < 1, remedy)
+        object.__setattr__(self, "tolerance", tolerance)
+        if self.budget is not None:
+            budget = whole("OtherTokenizer.budget", self.budget, 0, "give a whole number from 0, or None for no limit")
+            object.__setattr__(self, "budget", budget)
+
+
+@dataclass(frozen=True)
 class OtherPrompt:
     """A model that reads another prompt and then the same continuation; the expert itself, with a cache of its own.
 
@@ -130,7 +181,7 @@ class NGram:
             object.__setattr__(self, "texts", texts)
 
 
-Amateur = PreTrainedModel | EarlyExit | Window | OtherPrompt | NGram
+Amateur = PreTrainedModel | EarlyExit | Window | OtherPrompt | NGram | OtherTokenizer
 """What can stand as an amateur, or as another source."""
 
 
@@ -197,7 +248,7 @@ def prepare_amateur(
         return _prepare_model(amateur, runner)
     raise SettingsError(
         f"{type(amateur).__name__} is not an amateur; give a PreTrainedModel, EarlyExit(layer), Window(model, tokens), "
-        "OtherPrompt(prompt) or NGram(n)"
+        "OtherPrompt(prompt), NGram(n) or OtherTokenizer(model, tokenizer)"
     )
 
 

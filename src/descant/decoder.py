@@ -1,16 +1,15 @@
 """The public face: a pair of models, and text from them."""
 
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any, Literal
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, EarlyExit, Window
+from descant.amateurs import Amateur, EarlyExit, OtherTokenizer, Window
+from descant.calls import prepare_pairs, prepare_rows
 from descant.checks import shown
-from descant.choice import row_generator
 from descant.describe import describe
 from descant.engine import Engine, Method
 from descant.errors import DescantError, SettingsError
@@ -18,25 +17,15 @@ from descant.models import RunnerName
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.opening import Models
 from descant.options import Options, check_batch_size, check_scoring, list_processors
-from descant.other_prompts import OtherPrompts, bound, encode_other_prompts
 from descant.processors import Processor, as_processor
-from descant.prompts import (
-    Prompts,
-    check_pairs,
-    check_rows,
-    check_tokens,
-    encode_pairs,
-    encode_prompts,
-    require_tokenizer,
-)
+from descant.prompts import Prompts
 from descant.record import describe_model
 from descant.results import Output, Piece, Score
-from descant.rows import Ending, Row, TextFollower
 from descant.run import Run
 from descant.score import score_continuations
 from descant.scoring import Contrastive, Likelihood, Scoring
-from descant.strategies import Beam, Greedy, Speculative, Strategy
-from descant.tokens import decode, resolve_stops
+from descant.strategies import Greedy, Speculative, Strategy
+from descant.tokens import decode
 
 Name = str | PathLike[str]
 """A hub id, or a local folder."""
@@ -55,12 +44,14 @@ class Decoder:
         Its tokenizer; without one, prompts are token ids and outputs have no text.
     amateur
         A model that shares the expert's tokens (a smaller one, an earlier checkpoint), `EarlyExit(layer)`,
-        `Window(model, tokens)`, `OtherPrompt(prompt)`, or `NGram(n)`.
+        `Window(model, tokens)`, `OtherPrompt(prompt)`, `NGram(n)`, or, with other tokens,
+        `OtherTokenizer(model, tokenizer)`.
     amateur_tokenizer
         The amateur's tokenizer, to be compared with the expert's.
     sources
         What else a scoring reads, by the name it has there: `{"tuned": model, "untuned": model}` for `ProxyTuning`,
-        `"positive"` and `"negative"` for `DExperts`. Whatever can be an amateur can be a source.
+        `"positive"` and `"negative"` for `DExperts`. Whatever can be an amateur can be a source,
+        but for `OtherTokenizer`.
     source_tokenizers
         Their tokenizers by name, as far as they are known.
     runner
@@ -109,6 +100,11 @@ class Decoder:
         self._models = Models(expert, amateur, self.sources, tokenizer, tokenizers, runner)
         self.eos_token_ids = eos_token_ids(expert, tokenizer)
 
+    @property
+    def bridged(self) -> bool:
+        """Whether the amateur's tokenizer is another than the expert's, so that it judges tokens by their bytes."""
+        return self._models.bridged
+
     @classmethod
     def from_pretrained(
         cls,
@@ -133,8 +129,8 @@ class Decoder:
         expert
             Hub id or folder of the expert and its tokenizer.
         amateur
-            Hub id or folder, `EarlyExit(layer)`, `Window(name or model, tokens)`, or a loaded model, or another
-            setting.
+            Hub id or folder, `EarlyExit(layer)`, `Window(name or model, tokens)`, `OtherTokenizer(name)`, or a loaded
+            model, or another setting.
         sources
             Hub ids or folders of what else a scoring reads, or settings, by name (see `Decoder`).
         device
@@ -187,7 +183,10 @@ class Decoder:
         for name, checkpoint in names.items():
             other = load(checkpoint, None, amateur_quantization if name == "amateur" else None)
             part = parts[name]
-            parts[name] = Window(other, part.tokens) if isinstance(part, Window) else other
+            if isinstance(part, OtherTokenizer):  # holds its tokenizer
+                parts[name] = replace(part, model=other, tokenizer=tokenizers.pop(name))
+            else:
+                parts[name] = Window(other, part.tokens) if isinstance(part, Window) else other
         return cls(
             model,
             tokenizer,
@@ -358,12 +357,7 @@ class Decoder:
         """
         scoring = self._scoring(check_scoring(scoring))
         batch_size = check_batch_size(batch_size)
-        pairs = encode_pairs(self.tokenizer, prompts, continuations)
-        check_pairs(pairs, width=self._models.width(scoring), context=self._models.context(scoring))
-        others = self._other_prompts(scoring, prompts, [prompt for prompt, _ in pairs], amateur_prompts)
-        for (_, end), replaced in zip(pairs, others, strict=True):
-            for name, (_, context) in self._models.other_prompts(scoring).items():
-                check_tokens(replaced[name].tokens, width=self._models.width(scoring), context=context, room=len(end))
+        pairs, others = prepare_pairs(self._models, self.tokenizer, scoring, prompts, continuations, amateur_prompts)
         resolved = self._processors(list_processors(processors))
         return [
             score
@@ -375,109 +369,18 @@ class Decoder:
         """Check every argument and set up rows and engine."""
         scoring = self._scoring(options.scoring)
         method = Method(scoring, self._processors(options.processors or ()), options.strategy)
-        texts = encode_prompts(self.tokenizer, prompts, chat=options.chat, system=options.system)
-        context = self._models.context(scoring)
-        room = min(1, options.max_new_tokens)
-        check_rows(texts, width=self._models.width(scoring), context=context, room=room)
-        self._check_rows(options, len(texts), scoring)
-        others = self._other_prompts(scoring, prompts, texts, amateur_prompts, options, room=room)
-        seed = self._seed(options)
+        rows, seed = prepare_rows(
+            self._models, self.tokenizer, scoring, prompts, amateur_prompts, options, self.eos_token_ids, follow=follow
+        )
         engine = Engine(
             self._models.open(scoring, options.strategy),
             method,
-            batch_rows=len(texts),
+            batch_rows=len(rows),
             max_rows=options.batch_size,
             top_logprobs=options.top_logprobs,
             trace=self._token_text if options.trace else None,
         )
-        rows = self._rows(texts, options, others, scoring, seed or 0, follow=follow)
         return Run(engine, rows, self._record(method, options, seed), self.tokenizer)
-
-    @staticmethod
-    def _check_rows(options: Options, prompts: int, scoring: Scoring) -> None:
-        """Refuse a batch size that the strategy has no room in, and a beam search over scores that are left out."""
-        strategy = options.strategy
-        if strategy.whole_batch and prompts * strategy.rows > options.batch_size:
-            raise SettingsError(
-                f"{strategy} draws for all {prompts} prompts at once, but batch_size is {options.batch_size}; raise it "
-                f"to {prompts * strategy.rows}"
-            )
-        if strategy.rows > options.batch_size:
-            raise SettingsError(
-                f"a prompt takes {strategy.rows} rows, one a beam, but batch_size is {options.batch_size}; raise it"
-            )
-        if isinstance(strategy, Beam) and scoring.additive and scoring.skips_settled:
-            raise SettingsError(
-                f"{type(scoring).__name__}.selective leaves out scores that a beam search adds up; leave it at None"
-            )
-
-    @staticmethod
-    def _seed(options: Options) -> int | None:
-        """Return the seed of the rows' generators; None where they are not drawn from."""
-        if options.strategy.whole_batch:  # draws from torch's global generator, which the caller may have seeded
-            if options.seed is not None:
-                torch.manual_seed(options.seed)
-            return options.seed
-        if options.seed is None and options.strategy.random:
-            return secrets.randbits(32)
-        return options.seed
-
-    def _other_prompts(
-        self,
-        scoring: Scoring,
-        prompts: Prompts,
-        rows: Sequence[list[int]],
-        amateur_prompts: Prompts | None,
-        options: Options | None = None,
-        *,
-        room: int = 1,
-    ) -> OtherPrompts:
-        """Return what sources read in place of each prompt (see `encode_other_prompts`)."""
-        return encode_other_prompts(
-            self._models.other_prompts(scoring),
-            self.tokenizer,
-            prompts,
-            rows,
-            amateur_prompts,
-            chat=options is not None and options.chat,
-            system=options.system if options is not None else None,
-            width=self._models.width(scoring),
-            room=room,
-        )
-
-    def _rows(
-        self,
-        texts: Sequence[list[int]],
-        options: Options,
-        others: OtherPrompts,
-        scoring: Scoring,
-        seed: int,
-        *,
-        follow: bool,
-    ) -> list[Row]:
-        context = self._models.context(scoring)
-        contexts = {name: most for name, (_, most) in self._models.other_prompts(scoring).items()}
-        ending = self._ending(options)
-        rows = []
-        for index, (tokens, replaced) in enumerate(zip(texts, others, strict=True)):
-            limit = len(tokens) + options.max_new_tokens
-            most = bound(context, replaced, contexts)
-            follower = None
-            if self.tokenizer is not None and ((follow and not isinstance(options.strategy, Beam)) or ending.strings):
-                follower = TextFollower(self.tokenizer, ending.strings)
-            rows.append(
-                Row(
-                    index=index,
-                    tokens=list(tokens),
-                    prompt_length=len(tokens),
-                    limit=limit if most is None else min(limit, most),
-                    ending=ending,
-                    generator=row_generator(seed, index),
-                    follower=follower,
-                    other_prompts=replaced,
-                )
-            )
-        return rows
 
     def _record(self, method: Method, options: Options, seed: int | None) -> dict[str, Any]:
         """Return every resolved setting as plain data."""
@@ -485,7 +388,8 @@ class Decoder:
         settings = {**describe(options), **describe(method)}
         del settings["name"]  # the dataclasses' own
         if isinstance(method.strategy, Speculative):
-            settings["strategy"]["draft"] = self._describe_draft(method.strategy.draft)
+            draft = method.strategy.draft
+            settings["strategy"]["draft"] = describe_model(self.amateur if draft is None else draft)
         return {
             **settings,
             "seed": seed,
@@ -496,9 +400,6 @@ class Decoder:
             "sources": {name: describe_model(self.sources[name]) for name in self.sources if name in read},
         }
 
-    def _describe_draft(self, draft: Any) -> Any:
-        return describe_model(self.amateur if draft is None else draft)
-
     def _scoring(self, scoring: Scoring | None) -> Scoring:
         if scoring is None:
             scoring = Contrastive() if self._models.has_amateur else Likelihood()
@@ -507,18 +408,11 @@ class Decoder:
     def _processors(self, processors: Sequence[Any]) -> tuple[Processor, ...]:
         return tuple(as_processor(processor).with_eos(self.eos_token_ids) for processor in processors)
 
-    def _ending(self, options: Options) -> Ending:
-        eos = frozenset() if options.ignore_eos else frozenset(self.eos_token_ids)
-        if not options.stop:
-            return Ending(eos)
-        strings, ids = resolve_stops(require_tokenizer(self.tokenizer, "a stop string"), options.stop)
-        return Ending(eos | frozenset(ids), tuple(strings))
-
     def _token_text(self, token_id: int) -> str:
         return "" if self.tokenizer is None else decode(self.tokenizer, [token_id])
 
 
 def _named(part: Name | Amateur) -> Name | None:
     """Return the name of a checkpoint that a source is to be loaded from."""
-    model = part.model if isinstance(part, Window) else part
+    model = part.model if isinstance(part, (Window, OtherTokenizer)) else part
     return model if isinstance(model, (str, PathLike)) else None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from descant.distribution import logprobs, process
 from descant.history import HistoryBuffer
+from descant.models.base import ByteSource
 from descant.models.sources import Sources
 from descant.processors.base import Processor
 from descant.rows import Row
@@ -196,6 +197,33 @@ class ModelDrafter(Drafter):
             self._model.truncate([min(length, end - 1) for length, end in zip(held, ends, strict=True)])
             texts = [text[:end] for text, end in zip(texts, ends, strict=True)]
         return self._sources.read((str(self.source),), texts)[str(self.source)][:, 0]
+
+
+class TextDrafter(Drafter):
+    """Drafts with a model of another tokenizer: it writes text, which is then read in the expert's tokens.
+
+    As in transformers' universal assisted generation; a draft is verified as one that was looked up.
+
+    Parameters
+    ----------
+    model
+        The model.
+    history, confidence
+        As above.
+    """
+
+    def __init__(self, model: ByteSource, history: HistoryBuffer | None, confidence: float) -> None:
+        self._model = model
+        self._history = history
+        self._confidence = confidence
+
+    def propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
+        drafts = Drafts([[] for _ in rows])
+        if any(most):
+            drafts = Drafts(self._model.draft([row.tokens for row in rows], most, self._confidence))
+        if self._history is not None:
+            self._history.write(drafts.tokens)
+        return drafts
 
 
 class LookupDrafter(Drafter):

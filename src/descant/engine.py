@@ -23,7 +23,7 @@ from descant import choice
 from descant.blocks import log_total
 from descant.distribution import logprobs, process
 from descant.draft_length import DraftLength, Round
-from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter
+from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
 from descant.errors import DecodingError
 from descant.history import HistoryBuffer
 from descant.hypotheses import Hypotheses
@@ -34,7 +34,7 @@ from descant.rows import Row
 from descant.scoring.base import Scoring
 from descant.strategies import Beam, Draws, PromptLookup, Speculative, Strategy, TokenStrategy
 from descant.trace import TraceText, trace_tokens
-from descant.types import Chosen, Logits
+from descant.types import Candidates, Chosen, Logits
 
 _SELECTIVE_ROWS = 4
 """Rows up to which leaving out the amateur pays: it is run as soon as one row needs it."""
@@ -131,6 +131,8 @@ class Engine:
         if isinstance(strategy.draft, PromptLookup):
             return LookupDrafter(self._history, strategy.draft.ngram)
         source = "draft" if "draft" in self.sources.others else "amateur"
+        if source in self.sources.bridges:
+            return TextDrafter(self.sources.bridges[source], self._history, strategy.confidence)
         processors = self.method.processors
         return ModelDrafter(self.sources, source, processors, self._history, strategy.base, strategy.confidence)
 
@@ -172,7 +174,7 @@ class Engine:
         lengths = [len(row.tokens) for row in rows]
         steady = all(row.logprobs for row in rows)
         drafts = self._draft()
-        reading = Reading(self.sources, rows, drafts)
+        reading = Reading(self.sources, rows, drafts, self._candidates)
         unfinished = self._verify(reading, drafts)
         if self._beams is None:
             self._choose(reading, drafts, unfinished)
@@ -289,7 +291,20 @@ class Engine:
         if self._may_skip(at_hand) and bool(scoring.settled(expert).all()):
             return {"expert": expert}, scoring.alone(expert)
         logits = {"expert": expert, **{name: read(name) for name in scoring.sources[1:]}}
+        for name in self.sources.bridges:
+            if name in scoring.sources:
+                logits[f"{name} total"] = expert.new_zeros(len(expert), 1)
         return logits, scoring(logits)
+
+    def _candidates(self, expert: Logits) -> Candidates:
+        """Tell which tokens a model with another tokenizer is asked about: none where the expert settles the matter."""
+        scoring = self.method.scoring
+        head = scoring.head(expert)
+        assert head is not None
+        summed = self._beams is not None and scoring.additive
+        if self.trace is not None or summed or scoring.skips_settled is False:
+            return head
+        return head & ~scoring.settled(expert)[..., None]
 
     def _may_skip(self, at_hand: str | None) -> bool:
         """Whether steps that the expert settles alone leave the amateur out; it catches up later."""

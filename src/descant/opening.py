@@ -3,21 +3,33 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, AmateurFactory, EarlyExit, NGram, OtherPrompt, Window, prepare_amateur
+from descant.amateurs import (
+    Amateur,
+    AmateurFactory,
+    EarlyExit,
+    NGram,
+    OtherPrompt,
+    OtherTokenizer,
+    Window,
+    prepare_amateur,
+)
+from descant.bridge import Bridge, Tables
 from descant.checks import shown
-from descant.errors import SettingsError, VocabularyError
+from descant.errors import SettingsError, UnsupportedModelError, VocabularyError
 from descant.models import LanguageModel, Runner, RunnerName, inspect_model, open_model
 from descant.models.early_exit import check_layer, make_exit
 from descant.models.early_layers import EarlyLayers
 from descant.models.huggingface import Exit, RaggedModel
-from descant.models.sources import Sources
+from descant.models.loading import eos_token_ids
+from descant.models.sources import Source, Sources
 from descant.scoring import Scoring
 from descant.strategies import PromptLookup, Speculative, Strategy
-from descant.tokens import check_same_vocabulary
+from descant.tokens import Respeller, check_same_vocabulary, same_vocabulary
 
-DraftFactory = Callable[[LanguageModel], LanguageModel]
+DraftFactory = Callable[[LanguageModel], LanguageModel | Bridge]
 """Opens a draft model without rows, beside the expert of a call."""
 
 
@@ -63,19 +75,23 @@ class Models:
         expert.eval()
         self._tokenizer = tokenizer
         self._amateur_setting = amateur
+        self._bridges: dict[int, tuple[OtherTokenizer, Callable[[], Bridge]]] = {}
         self._drafts: dict[int, tuple[Any, AmateurFactory]] = {}
         self._exits: dict[tuple[int, bool], Exit] = {}
         self._factories: dict[str, AmateurFactory] = {}
         self._widths = {"expert": self._expert.width}
         for name, source in {**({} if amateur is None else {"amateur": amateur}), **sources}.items():
-            factory = prepare_amateur(source, self._expert, self._runner, tokenizer)
-            self._widths[name] = self._share(name, factory.width, tokenizer, tokenizers.get(name))
-            self._factories[name] = factory
+            self._prepare(name, source, tokenizers.get(name))
 
     @property
     def has_amateur(self) -> bool:
         """Whether there is an amateur."""
         return self._amateur_setting is not None
+
+    @property
+    def bridged(self) -> bool:
+        """Whether the amateur has another tokenizer."""
+        return self.has_amateur and "amateur" not in self._factories
 
     def resolve(self, scoring: Scoring) -> Scoring:
         """Return a scoring with what depends on the expert settled, once all that it reads is there.
@@ -139,8 +155,11 @@ class Models:
             If a speculative strategy has nothing that can draft, or a model that cannot be rolled back.
         """
         expert = open_model(self._expert, self._runner)
-        others: dict[str, LanguageModel | Exit] = {name: factory.open() for name, factory in self._read_by(scoring)}
+        others: dict[str, Source] = {name: factory.open() for name, factory in self._read_by(scoring)}
         others |= {name: self._exits[key] for name, key in scoring.exits.items()}
+        if "amateur" in scoring.sources and isinstance(self._amateur_setting, OtherTokenizer) and self.bridged:
+            _check_judges(scoring)
+            others["amateur"] = self._bridge(self._amateur_setting)()
         if isinstance(strategy, Speculative):
             if not isinstance(strategy.draft, PromptLookup) and not self._amateur_drafts(
                 strategy, others.get("amateur")
@@ -151,7 +170,7 @@ class Models:
                     model.check_truncate()
         return Sources(expert, others, self.width(scoring))
 
-    def _amateur_drafts(self, strategy: Speculative, amateur: LanguageModel | Exit | None) -> bool:
+    def _amateur_drafts(self, strategy: Speculative, amateur: Source | None) -> bool:
         """Tell whether the amateur that a scoring reads drafts as well: an exit has no pass of its own to do so."""
         chosen = strategy.draft is None or strategy.draft is self._amateur_setting
         return chosen and isinstance(amateur, LanguageModel)
@@ -173,6 +192,11 @@ class Models:
                 return EarlyLayers(expert, layer, norm=norm)
 
             return early
+        if isinstance(draft, OtherTokenizer):
+            if self._is_foreign(draft):
+                bridge = self._bridge(draft)
+                return lambda _expert: bridge()
+            draft = _model_of(draft)
         if isinstance(draft, OtherPrompt):
             raise SettingsError(
                 "a model that reads another prompt drafts only for a scoring that contrasts with it; give "
@@ -180,8 +204,8 @@ class Models:
             )
         if not isinstance(draft, (PreTrainedModel, Window, NGram)):
             raise SettingsError(
-                f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), or None "
-                "for the amateur"
+                f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), "
+                "OtherTokenizer(model, tokenizer), or None for the amateur"
             )
         if id(draft) not in self._drafts:  # inspected, and perhaps compiled, once
             self._drafts[id(draft)] = draft, prepare_amateur(draft, self._expert, self._runner, self._tokenizer)
@@ -194,14 +218,69 @@ class Models:
 
         return other
 
-    def _share(
-        self,
-        name: str,
-        width: int,
-        tokenizer: PreTrainedTokenizerBase | None,
-        other_tokenizer: PreTrainedTokenizerBase | None,
-    ) -> int:
+    def _prepare(self, name: str, source: Amateur, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Check a source against the expert, with its tokenizer if that is known, and keep what opens it."""
+        if isinstance(source, OtherTokenizer):
+            _check_place(name, tokenizer)
+            if self._is_foreign(source):
+                self._bridge(source)
+                self._widths[name] = self._expert.width
+                return
+            tokenizer, source = source.tokenizer, _model_of(source)
+        factory = prepare_amateur(source, self._expert, self._runner, self._tokenizer)
+        self._widths[name] = self._share(name, factory.width, tokenizer)
+        self._factories[name] = factory
+
+    def _is_foreign(self, setting: OtherTokenizer) -> bool:
+        """Tell whether a model's tokens are really others than the expert's."""
+        if self._tokenizer is None:
+            raise SettingsError(
+                "OtherTokenizer compares tokens by their text, and the expert has no tokenizer; give "
+                "Decoder(model, tokenizer, …)"
+            )
+        model = inspect_model(_model_of(setting))
+        return not same_vocabulary(self._tokenizer, setting.tokenizer, self._expert.width, model.width)
+
+    def _bridge(self, setting: OtherTokenizer) -> Callable[[], Bridge]:
+        """Return what opens a model with another tokenizer, without rows."""
+        if id(setting) not in self._bridges:
+            self._bridges[id(setting)] = setting, self._prepare_bridge(setting)
+        _, factory = self._bridges[id(setting)]
+        return factory
+
+    def _prepare_bridge(self, setting: OtherTokenizer) -> Callable[[], Bridge]:
+        assert self._tokenizer is not None
+        assert setting.tokenizer is not None
+        model = _model_of(setting)
+        seen = inspect_model(model)
+        model.eval()
+        if seen.cache != "ragged":
+            raise UnsupportedModelError(
+                f"{type(model).__name__} cannot stand beside another tokenizer: its rows cannot be rolled back "
+                f"({seen.reason}); choose an attention-only model"
+            )
+        respeller = Respeller(self._tokenizer, setting.tokenizer)
+        namesakes = respeller.own.special.items()
+        ends: dict[int, tuple[int, ...]] = {
+            token_id: (respeller.other.special[content],)
+            for content, token_id in namesakes
+            if content in respeller.other.special
+        }
+        other_ends = tuple(eos_token_ids(model, setting.tokenizer))
+        ends |= {token_id: other_ends for token_id in eos_token_ids(self._expert.model, self._tokenizer) if other_ends}
+        tables = Tables(respeller, ends, self._expert.width, seen.width, model.device)
+        runner = Runner(seen, self._runner.mode)
+        return lambda: Bridge(
+            open_model(seen, runner),
+            tables,
+            reopen=setting.reopen,
+            tolerance=setting.tolerance,
+            budget=setting.budget,
+        )
+
+    def _share(self, name: str, width: int, other_tokenizer: PreTrainedTokenizerBase | None) -> int:
         """Return the width that the expert and another source have in common."""
+        tokenizer = self._tokenizer
         if tokenizer is not None and other_tokenizer is not None:
             return check_same_vocabulary(tokenizer, other_tokenizer, self._expert.width, width)
         if tokenizer is not None and width < len(tokenizer) <= self._expert.width:
@@ -210,3 +289,33 @@ class Models:
                 "choose a model of the expert's family"
             )
         return min(self._expert.width, width)
+
+
+def _model_of(setting: OtherTokenizer) -> PreTrainedModel:
+    """Return the model, which is loaded by now."""
+    if not isinstance(setting.model, PreTrainedModel):
+        raise SettingsError(
+            f"OtherTokenizer holds the name {setting.model!r}; load it with Decoder.from_pretrained, or give a model "
+            "with its tokenizer"
+        )
+    return setting.model
+
+
+def _check_place(name: str, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Refuse a model with another tokenizer where it cannot stand."""
+    if name != "amateur":
+        raise SettingsError(
+            f"the source {name!r} is an OtherTokenizer, but only an amateur may have another tokenizer: the logits of "
+            f"the {name} are read token by token; give a model that shares the expert's tokens"
+        )
+    if tokenizer is not None:
+        raise SettingsError("OtherTokenizer holds the amateur's tokenizer; leave amateur_tokenizer out")
+
+
+def _check_judges(scoring: Scoring) -> None:
+    """Refuse a scoring that reads more of the amateur than its verdict on plausible tokens."""
+    if scoring.head(torch.zeros(1, 1)) is None:
+        raise SettingsError(
+            f"{scoring} reads the amateur's logits of every token, and an amateur with another tokenizer judges "
+            "plausible tokens only; use Contrastive(), or another amateur"
+        )

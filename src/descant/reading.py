@@ -1,11 +1,13 @@
 """The sources' logits at the positions of one step: after each row's text, and after each token drafted for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import torch
 
 from descant.drafting import Drafts
 from descant.models.sources import Sources
 from descant.rows import Row
-from descant.types import Logits
+from descant.types import Candidates, Logits
 
 
 class Reading:
@@ -22,12 +24,17 @@ class Reading:
         The active rows, before the step.
     drafts
         What was drafted for them.
+    candidates
+        Tells from the expert's logits which tokens matter: a model with another tokenizer is asked for these.
     """
 
-    def __init__(self, sources: Sources, rows: Sequence[Row], drafts: Drafts) -> None:
+    def __init__(
+        self, sources: Sources, rows: Sequence[Row], drafts: Drafts, candidates: Callable[[Logits], Candidates]
+    ) -> None:
         self._sources = sources
         self._rows = rows
         self._drafts = drafts
+        self._candidates = candidates
         self._keep = drafts.longest + 1
         pairs = zip(rows, drafts.tokens, strict=True)
         self._texts = [[*row.tokens, *draft] if draft else row.tokens for row, draft in pairs]
@@ -38,6 +45,8 @@ class Reading:
         if name == self._drafts.source:
             assert self._drafts.logits is not None
             return self._drafts.at_positions(self._drafts.logits)
+        if name in self._sources.bridges:
+            return self._ask(name, *self._drafts.positions, self.at_drafts("expert"))
         block = self._block(name)
         if len(self._rows) == 1:
             return block[0, :-1]
@@ -47,6 +56,9 @@ class Reading:
 
     def at_ends(self, name: str, rows: Sequence[int]) -> Logits:
         """Return logits `[n, vocab]` of a source after all drafts of some rows, which were accepted."""
+        if name in self._sources.bridges:
+            ahead = [len(self._drafts.tokens[row]) for row in rows]
+            return self._ask(name, rows, ahead, self.at_ends("expert", rows))
         if name == self._drafts.source and name not in self._blocks:
             # All rows read: those whose draft was rejected, the token that replaced it.
             self._sources.rewind([len(row.tokens) - 1 for row in self._rows])
@@ -59,3 +71,15 @@ class Reading:
         if name not in self._blocks:
             self._blocks[name] = self._sources.read((name,), self._texts, self._keep)[name]
         return self._blocks[name]
+
+    def _ask(self, name: str, rows: Sequence[int], ahead: Sequence[int], expert: Logits) -> Logits:
+        """Return what a model with another tokenizer makes of the candidates `ahead[i]` drafts beyond row `rows[i]`."""
+        candidates = self._candidates(expert)
+        judged = torch.empty_like(expert)
+        for place in sorted(set(ahead)):
+            pairs = zip(self._texts, self._drafts.tokens, strict=True)
+            texts = [text[: len(text) - max(0, len(draft) - place)] for text, draft in pairs]
+            at = [position for position, number in enumerate(ahead) if number == place]
+            asked = [rows[position] for position in at]
+            judged[at] = self._sources.bridges[name].judge(texts, asked, expert[at], candidates[at])
+        return judged

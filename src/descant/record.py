@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import NGram, OtherPrompt, Window
+from descant.amateurs import NGram, OtherPrompt, OtherTokenizer, Window
 from descant.describe import describe
 from descant.models.swapping import linear_forms
 
@@ -24,6 +24,16 @@ def describe_model(model: Any) -> Any:
     if isinstance(model, OtherPrompt):
         reader = None if model.model is None else describe_model(model.model)
         return {"name": "OtherPrompt", "prompt": describe(model.prompt), "model": reader}
+    if isinstance(model, OtherTokenizer):
+        tokenizer = model.tokenizer
+        return {
+            "name": "OtherTokenizer",
+            "model": describe_model(model.model),
+            "tokenizer": None if tokenizer is None else tokenizer.name_or_path or type(tokenizer).__name__,
+            "reopen": model.reopen,
+            "tolerance": model.tolerance,
+            "budget": model.budget,
+        }
     if isinstance(model, NGram):
         return {"name": "NGram", "n": model.n, "texts": None if model.texts is None else len(model.texts)}
     return describe(model)

@@ -75,7 +75,8 @@ class TokenTrace:
     expert_logprob, expert_rank
         Its natural log-probability under the expert, and its rank there (1 is the most probable).
     amateur_logprob, amateur_rank
-        The same under the amateur; None where the method has none.
+        The same under the amateur; None where the method has none. Under one with another tokenizer the
+        log-probability is that of the token's bytes, and there is no rank.
     score
         What the scoring gave it, before the processors.
     head_size

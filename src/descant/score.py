@@ -8,11 +8,13 @@ import torch
 from descant import choice
 from descant.distribution import logprobs, process
 from descant.errors import DecodingError
+from descant.models.base import ByteSource
 from descant.models.other_prompt import Replacement
 from descant.models.sources import Sources
 from descant.processors.base import History, Processor
 from descant.results import Score
 from descant.scoring.base import Scoring
+from descant.types import Logits
 
 _ENTRIES = 1 << 26
 """Logits held at once, over rows, positions, sources and vocabulary."""
@@ -59,9 +61,11 @@ def score_continuations(
             spans.append((len(prompt) + start, len(prompt) + min(len(end), start + block)))
         keep = max(stop - start for start, stop in spans)
         texts = [[*pairs[pair][0], *pairs[pair][1]] for pair in active]
-        read = sources.read(
-            scoring.sources, [text[: stop - 1] for text, (_, stop) in zip(texts, spans, strict=True)], keep
-        )
+        names = [name for name in scoring.sources if name not in sources.bridges]
+        read = dict(sources.read(names, [text[: stop - 1] for text, (_, stop) in zip(texts, spans, strict=True)], keep))
+        for name in set(scoring.sources) - set(names):
+            read |= {name: _ask(sources.bridges[name], scoring, read["expert"], texts, spans)}
+            read |= {f"{name} total": torch.zeros_like(read[name][..., :1])}
         for place, (pair, text, (start, stop)) in enumerate(zip(active, texts, spans, strict=True)):
             logits = {name: values[place, -(stop - start) :] for name, values in read.items()}
             history = _history(text, len(pairs[pair][0]), start, stop, sources.device) if processors else None
@@ -77,6 +81,26 @@ def score_continuations(
             active = [active[place] for place in unfinished]
     found = zip(pairs, scored, greedy, strict=True)
     return [Score(end, values, greedy=best) for (_, end), values, best in found]
+
+
+def _ask(
+    bridge: ByteSource,
+    scoring: Scoring,
+    expert: Logits,
+    texts: Sequence[Sequence[int]],
+    spans: Sequence[tuple[int, int]],
+) -> Logits:
+    """Return `[rows, keep, vocab]`: what a model with another tokenizer makes of the candidates before each token."""
+    candidates = scoring.head(expert)
+    assert candidates is not None
+    judged, keep = expert.clone(), expert.shape[1]
+    for place in range(keep):
+        back = keep - 1 - place
+        asked = [row for row, (start, stop) in enumerate(spans) if stop - 1 - back >= start]
+        ends = [max(1, stop - 1 - back) for _, stop in spans]
+        parts = [text[:end] for text, end in zip(texts, ends, strict=True)]
+        judged[asked, place] = bridge.judge(parts, asked, expert[asked, place], candidates[asked, place])
+    return judged
 
 
 def _history(text: Sequence[int], prompt_length: int, start: int, stop: int, device: torch.device) -> History:

@@ -31,14 +31,23 @@ def trace_tokens(
     text
         Gives the text of a token.
     """
-    logprobs = {name: values.log_softmax(-1) for name, values in logits.items()}
+    bytewise = "amateur total" in logits  # judged by bytes: log-probabilities of some tokens, without a distribution
+    logprobs = {
+        name: values if bytewise and name == "amateur" else values.log_softmax(-1)
+        for name, values in logits.items()
+        if name in ("expert", "amateur")
+    }
     return [
-        _trace_row({name: values[row] for name, values in logprobs.items()}, raw[row], int(ids[row]), text)
+        _trace_row(
+            {name: values[row] for name, values in logprobs.items()}, raw[row], int(ids[row]), text, ranked=not bytewise
+        )
         for row in range(len(ids))
     ]
 
 
-def _trace_row(logprobs: Mapping[str, Tensor], raw: Tensor, token_id: int, text: TraceText) -> TokenTrace:
+def _trace_row(
+    logprobs: Mapping[str, Tensor], raw: Tensor, token_id: int, text: TraceText, *, ranked: bool
+) -> TokenTrace:
     expert, amateur = logprobs["expert"], logprobs.get("amateur")
     allowed = raw > -torch.inf
     size = int(allowed.sum())
@@ -49,7 +58,7 @@ def _trace_row(logprobs: Mapping[str, Tensor], raw: Tensor, token_id: int, text:
         expert_logprob=float(expert[token_id]),
         expert_rank=_rank(expert, token_id),
         amateur_logprob=None if amateur is None else float(amateur[token_id]),
-        amateur_rank=None if amateur is None else _rank(amateur, token_id),
+        amateur_rank=None if amateur is None or not ranked else _rank(amateur, token_id),
         score=float(raw[token_id]),
         head_size=size,
         head=tuple(
@@ -62,7 +71,7 @@ def _trace_row(logprobs: Mapping[str, Tensor], raw: Tensor, token_id: int, text:
             for member in members
         ),
         expert_entropy=_entropy(expert),
-        amateur_entropy=None if amateur is None else _entropy(amateur),
+        amateur_entropy=None if amateur is None or not ranked else _entropy(amateur),
         greedy_token_id=int(expert.argmax()),
     )
 

@@ -20,5 +20,8 @@ Chosen = Int64[Tensor, "rows"]
 Mask = Bool[Tensor, "*positions"]
 """One truth value a position."""
 
+Candidates = Bool[Tensor, "*positions vocab"]
+"""For every token of the vocabulary, whether it is meant."""
+
 FinishReason = Literal["stop", "length", "cancelled"]
 """Why a row ended: an end-of-sequence id or stop string, the length limit, or a cancellation."""

@@ -20,7 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 import descant
 import oracle
 from architectures import build
-from descant import Contrastive, Decoder, EarlyExit, PromptLookup, Sample, SettingsError
+from descant import Contrastive, Decoder, EarlyExit, OtherPrompt, OtherTokenizer, PromptLookup, Sample, SettingsError
 
 EXPERT = cache(lambda: build("qwen2"))
 AMATEUR = cache(lambda: build("qwen2", seed=1, num_hidden_layers=1))
@@ -265,6 +265,9 @@ def test_what_is_not_honoured_is_refused(settings: dict[str, Any], message: str)
         (lambda: descant.speculative, {}, "'speculative' needs amateur="),
         (lambda: descant.contrastive, {"amateur": "gpt2"}, "str is not an amateur"),
         (lambda: descant.contrastive, {"amateur": EarlyExit(1), "cd_alpha": 2.0}, "alpha is 2.0"),
+        (lambda: descant.contrastive, {"amateur": OtherPrompt("a")}, "OtherPrompt needs each prompt"),
+        (lambda: descant.contrastive, {"amateur": OtherTokenizer("name")}, "OtherTokenizer compares tokens by"),
+        (lambda: descant.speculative, {"amateur": OtherTokenizer("name")}, "OtherTokenizer compares tokens by"),
         (lambda: descant.prompt_lookup, {"guidance_scale": 1.5}, "guidance_scale keeps a cache"),
     ],
 )

@@ -149,6 +149,8 @@ def _load(models: ModelOptions, threads: int | None) -> "Decoder":
     if threads is not None:
         torch.set_num_threads(threads)
     plan = plan_models(models)
+    if models.bridge_tokenizers:
+        raise UsageError("transformers has nothing to measure --bridge-tokenizers beside; drop it")
     return load_models(plan, reads_amateur=plan.has_amateur)
 
 

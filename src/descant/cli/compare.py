@@ -127,7 +127,8 @@ def _prepare(
 def _names(plan: "Plan", methods: str | None) -> list[str]:
     """Return the methods that were asked for, or those that the models allow."""
     options = plan.options
-    is_model = plan.amateur is not None and options.amateur_window is None and options.amateur_prompt is None
+    special = options.amateur_window is not None or options.amateur_prompt is not None or options.bridge_tokenizers
+    is_model = plan.amateur is not None and not special
     if methods is None:
         alone = [AMATEUR] if is_model else []
         return [*alone, "greedy", *(["contrastive"] if plan.has_amateur else [])]

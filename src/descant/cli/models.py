@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import EarlyExit, OtherPrompt, Window
+from descant.amateurs import EarlyExit, OtherPrompt, OtherTokenizer, Window
 from descant.cli.options import DraftOptions, ModelOptions
 from descant.decoder import Decoder
 from descant.errors import UsageError
@@ -56,6 +56,12 @@ def plan_models(options: ModelOptions) -> Plan:
     if layer and (options.amateur is not None or options.amateur_window is not None):
         other = "--amateur" if options.amateur is not None else "--amateur-window"
         raise UsageError(f"--amateur-layer makes the amateur from the expert, so {other} cannot be honoured; drop one")
+    elsewise = options.amateur_window is not None or options.amateur_prompt is not None
+    if options.bridge_tokenizers and (options.amateur is None or elsewise):
+        raise UsageError(
+            "--bridge-tokenizers is for an amateur with another tokenizer, which sees the text as it is; give it with "
+            "--amateur NAME and without --amateur-window or --amateur-prompt, or drop it"
+        )
     if options.amateur_prompt is not None and (layer or options.amateur_window is not None):
         other = "--amateur-layer" if layer else "--amateur-window"
         raise UsageError(f"--amateur-prompt makes the amateur in another way than {other}; drop one")
@@ -94,11 +100,13 @@ def load_models(plan: Plan, *, reads_amateur: bool, reads: Collection[str] = ())
     options = plan.options
     _check_quantization(plan, reads_amateur=reads_amateur)
     sources = _parse_sources(options.source or (), reads)
-    amateur: str | EarlyExit | Window | None = None
+    amateur: str | EarlyExit | Window | OtherTokenizer | None = None
     if reads_amateur and options.amateur_layer is not None:
         amateur = EarlyExit(options.amateur_layer)
     elif reads_amateur and plan.amateur is not None:
         amateur = plan.amateur if options.amateur_window is None else Window(plan.amateur, options.amateur_window)
+        if options.bridge_tokenizers:
+            amateur = OtherTokenizer(plan.amateur)
     decoder = Decoder.from_pretrained(
         plan.expert,
         amateur=amateur,
@@ -168,15 +176,15 @@ def choose_draft(options: DraftOptions) -> Any:
     return next(iter(given.values()), None)
 
 
-def load_draft(name: str, plan: Plan, decoder: Decoder) -> PreTrainedModel:
-    """Load a model that drafts for a decoder.
+def load_draft(name: str, plan: Plan, decoder: Decoder) -> PreTrainedModel | OtherTokenizer:
+    """Load a model that drafts for a decoder; its tokens may be others, since a draft never changes the text.
 
     Raises
     ------
     LoadError
         If the checkpoint is missing, damaged or not a causal language model.
     VocabularyError
-        If its tokens are not the expert's.
+        If its tokens are not the expert's, and cannot be told byte by byte.
     """
     options = plan.options
     # As the amateur of a pair it would be checked in the same way.
@@ -187,8 +195,9 @@ def load_draft(name: str, plan: Plan, decoder: Decoder) -> PreTrainedModel:
         allow_pickle=options.allow_pickle,
         trust_remote_code=options.trust_remote_code,
     )
-    Decoder(decoder.expert, decoder.tokenizer, pair.expert, amateur_tokenizer=pair.tokenizer)
-    return pair.expert
+    bridged = OtherTokenizer(pair.expert, pair.tokenizer)
+    together = Decoder(decoder.expert, decoder.tokenizer, bridged)
+    return bridged if together.bridged else pair.expert
 
 
 def _names(options: ModelOptions) -> tuple[str, str | None]:

@@ -57,6 +57,14 @@ class ModelOptions:
         int | None,
         option(_MODELS, "The amateur (or else the expert) sees the last N tokens only.", of="N", least=1),
     ] = None
+    bridge_tokenizers: Annotated[
+        bool,
+        option(
+            _MODELS,
+            "Compare tokens by their bytes where the amateur has another tokenizer: several passes of it a step.",
+            "--bridge-tokenizers",
+        ),
+    ] = False
     amateur_prompt: Annotated[
         str | None,
         option(_MODELS, "The amateur is the expert (or --amateur) reading this prompt instead.", of="TEXT"),

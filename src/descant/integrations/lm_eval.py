@@ -29,6 +29,7 @@ from descant.describe import describe
 from descant.errors import PromptError, SettingsError
 from descant.models import inspect_model
 from descant.prompts import require_tokenizer
+from descant.record import describe_model
 
 _UNBOUNDED = 2048
 """Tokens of a window, where models set no limit; lm-eval's own default."""
@@ -139,7 +140,7 @@ class DescantLM(TemplateLM):
     def get_model_info(self) -> dict[str, Any]:
         """Return every setting of the method, for lm-eval's results."""
         amateur = self.decoder.amateur if self.method.reads_amateur else None
-        named = amateur.config.name_or_path if isinstance(amateur, PreTrainedModel) else describe(amateur)
+        named = amateur.config.name_or_path if isinstance(amateur, PreTrainedModel) else describe_model(amateur)
         method = describe(self.method.method)
         return {"method": method, "expert": self.decoder.expert.config.name_or_path, "amateur": named}
 

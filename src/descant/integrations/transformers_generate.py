@@ -22,7 +22,7 @@ from transformers import (
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-from descant.amateurs import Amateur
+from descant.amateurs import Amateur, OtherPrompt, OtherTokenizer
 from descant.choice import row_generator
 from descant.engine import Engine, Method
 from descant.errors import SettingsError
@@ -106,6 +106,7 @@ class CustomGenerate:
         speculation = _given(draft=draft, draft_tokens=draft_tokens, draft_confidence=draft_confidence)
         method = self._compose(contrast, speculation, sample=bool(generation_config.do_sample))
         self._check_amateur(method, amateur)
+        _check_readable(amateur, draft)
         _check_processors(method, logits_processor)
         models = Models(model, amateur, {}, None, {}, "auto")
         rows = _rows(
@@ -146,6 +147,21 @@ class CustomGenerate:
 
     def __str__(self) -> str:
         return f"custom_generate={self.method.name!r}"
+
+
+def _check_readable(*parts: Any) -> None:
+    """Refuse what needs more of the prompts than their tokens, which is all that `generate` hands on."""
+    for part in parts:
+        if isinstance(part, OtherTokenizer):
+            raise SettingsError(
+                "OtherTokenizer compares tokens by their text, and generate hands a custom method no tokenizer; use "
+                "Decoder(model, tokenizer, …), or a model with the expert's tokens"
+            )
+        if isinstance(part, OtherPrompt):
+            raise SettingsError(
+                "OtherPrompt needs each prompt as it was before its padding and encoding; use Decoder(model, "
+                "tokenizer, OtherPrompt(…)), or a model with the expert's tokens"
+            )
 
 
 def _given(**settings: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from descant.errors import UnsupportedModelError
+from descant.types import Candidates, Logits
 
 
 class LanguageModel(ABC):
@@ -127,3 +128,48 @@ class LanguageModel(ABC):
             With the figure, if they cannot.
         """
         del rows, length, beside
+
+
+class ByteSource(ABC):
+    """A model with another tokenizer, which judges tokens of the expert by their bytes; it keeps rows of its own."""
+
+    @abstractmethod
+    def add_rows(self, count: int) -> None:
+        """Append `count` empty rows."""
+
+    @abstractmethod
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Make old row `rows[i]` the new row i."""
+
+    @abstractmethod
+    def reserve(self, rows: int, length: int, beside: Sequence[LanguageModel] = ()) -> None:
+        """Check that rows of this length will fit (see `LanguageModel.reserve`)."""
+
+    @abstractmethod
+    def judge(
+        self,
+        texts: Sequence[Sequence[int]],
+        asked: Sequence[int],
+        expert: Logits,
+        candidates: Candidates,
+    ) -> Logits:
+        """Return the log-probability that text goes on with the bytes of candidates.
+
+        Parameters
+        ----------
+        texts
+            All tokens of every row, the expert's.
+        asked
+            The rows at whose ends something is asked.
+        expert, candidates
+            `[asked, vocab]`: the expert's logits there, and what is asked.
+
+        Returns
+        -------
+        `[asked, vocab]`, as the expert's logits are. A token that was not asked, or that the model cannot spell, is
+        as probable as to the expert: of it the model has no opinion.
+        """
+
+    @abstractmethod
+    def draft(self, texts: Sequence[Sequence[int]], most: Sequence[int], confidence: float) -> list[list[int]]:
+        """Return at most `most[i]` tokens of the expert's, which go on from text i as the model's best tokens do."""

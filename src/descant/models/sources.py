@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from descant.models.base import LanguageModel
+from descant.models.base import ByteSource, LanguageModel
 from descant.models.huggingface import Exit, RaggedModel
 from descant.models.other_prompt import OtherPromptModel, Replacement
 from descant.types import Logits
@@ -33,6 +33,9 @@ class _Pass:
     wanted: bool = True
 
 
+Source = LanguageModel | Exit | ByteSource
+
+
 class Sources:
     """Rows of text as the expert and the other sources of a method have read them.
 
@@ -42,15 +45,16 @@ class Sources:
         The model that is decoded.
     others
         Further sources by name: `"amateur"`, `"draft"`, those of the decoder, `"layer 8"`; each a model with rows of
-        its own, or an early exit of the expert.
+        its own, an early exit of the expert, or a model with another tokenizer, which is asked and not read.
     width
         The common vocabulary: logits of all are brought to it.
     """
 
-    def __init__(self, expert: LanguageModel, others: Mapping[str, LanguageModel | Exit], width: int) -> None:
+    def __init__(self, expert: LanguageModel, others: Mapping[str, Source], width: int) -> None:
         self.expert = expert
         self.others = dict(others)
         self.width = width
+        self.bridges = {name: source for name, source in self.others.items() if isinstance(source, ByteSource)}
         self._exits = {name: source for name, source in self.others.items() if isinstance(source, Exit)}
         self._exit_logits: dict[str, Tensor] = {}
 
@@ -58,6 +62,10 @@ class Sources:
     def models(self) -> tuple[LanguageModel, ...]:
         """The models that hold rows."""
         return (self.expert, *(source for source in self.others.values() if isinstance(source, LanguageModel)))
+
+    @property
+    def _holders(self) -> tuple[LanguageModel | ByteSource, ...]:
+        return (*self.models, *self.bridges.values())
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +86,9 @@ class Sources:
         """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`)."""
         for model in self.models:
             beside = [other for other in self.models if other is not model]
-            model.reserve(rows, length, [x.model if isinstance(x, OtherPromptModel) else x for x in beside])
+            model.reserve(rows, length, _readers(beside))
+        for bridge in self.bridges.values():
+            bridge.reserve(rows, length, _readers(self.models))
 
     def add_rows(self, count: int, replaced: Sequence[Mapping[str, Replacement]] = ()) -> None:
         """Append empty rows to every model.
@@ -93,12 +103,12 @@ class Sources:
         for name, source in self.others.items():
             if isinstance(source, OtherPromptModel):
                 source.replace([row[name] for row in replaced])
-        for model in self.models:
+        for model in self._holders:
             model.add_rows(count)
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Make old row `rows[i]` the new row i in every model."""
-        for model in self.models:
+        for model in self._holders:
             model.keep_rows(rows)
 
     def rewind(self, lengths: Sequence[int]) -> None:
@@ -143,7 +153,7 @@ class Sources:
         if name == "expert" and self._exits:
             return self._read_expert_and_exits(texts, keep)
         if name not in self._exits:
-            return _read_model(self.model(name), texts, keep)
+            return read_model(self.model(name), texts, keep)
         assert name in self._exit_logits, "the expert is read before its exits"
         return self._exit_logits[name]
 
@@ -169,7 +179,12 @@ class Sources:
         return logits[..., : self.width] if missing else logits
 
 
-def _read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
+def _readers(models: Sequence[LanguageModel]) -> list[LanguageModel]:
+    """Return the models that hold keys and values of rows."""
+    return [model.model if isinstance(model, OtherPromptModel) else model for model in models]
+
+
+def read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
     """Bring one model up to the end of the texts; return the logits `[rows, keep, vocab]`."""
     parts = []
     for part in _unread(model, texts, keep):

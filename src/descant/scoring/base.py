@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from descant.types import Logits, Mask
+from descant.types import Candidates, Logits, Mask
 
 
 class Scoring(ABC):
@@ -54,6 +54,9 @@ class Scoring(ABC):
         ----------
         logits
             For each name in `sources`, logits of shape `[..., vocab]`, all of one shape, in float32 or float64.
+            Where the amateur has another tokenizer, its are log-probabilities of the bytes of each token in `head`,
+            which belong to no distribution over tokens and are taken as they are: `"amateur total"`, `[..., 1]`, then
+            stands for the log of their sum, and is 0.
 
         Returns
         -------
@@ -69,6 +72,17 @@ class Scoring(ABC):
         `log_softmax` is added up instead.
         """
         return False
+
+    def head(self, expert: Logits) -> Candidates | None:
+        """Tell which tokens' logits matter of sources other than the expert; None: all of them.
+
+        Parameters
+        ----------
+        expert
+            Logits of shape `[..., vocab]`.
+        """
+        del expert
+        return None
 
     def settled(self, expert: Logits) -> Mask:
         """Tell at which positions the expert's logits alone decide the scores, which are those of `alone`.

@@ -57,6 +57,8 @@ class Contrastive(Scoring):
     log-probability were −10⁴, which is also the least for all others: scores stay finite. In the β form the
     floor lies 10⁴ below the amateur's greatest logit. A token that the expert forbids (−inf) is never in the
     head. If a position's logits hold NaN, so do its scores.
+
+    An amateur with another tokenizer gives log-probabilities of bytes, which τ divides as they are.
     """
 
     sources = ("expert", "amateur")
@@ -103,18 +105,25 @@ class Contrastive(Scoring):
         expert, amateur = (logits[name].reshape(-1, logits[name].shape[-1]) for name in self.sources)
         if self.amateur_temperature != 1 and self.normalization == "renormalized":
             amateur = amateur / self.amateur_temperature
-        scores = self._score_wide(expert, amateur) if is_wide(expert) else self._score(expert, amateur)
+        total = logits.get("amateur total")
+        if total is not None:
+            total = total.reshape(-1, 1)
+        scores = self._score_wide(expert, amateur, total) if is_wide(expert) else self._score(expert, amateur, total)
         return scores.view(logits["expert"].shape)
 
-    def _score(self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
+    def _score(
+        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"], total: Float[Tensor, "n 1"] | None
+    ) -> Float[Tensor, "n vocab"]:
+        """Return the scores of positions; `total` is the amateur's, where it is not that of its logits."""
         if self.beta is not None:
             contrast = self._extrapolate(expert, amateur, amateur.amax(-1, keepdim=True) + IMPOSSIBLE)
         else:
-            contrast = self._difference(expert.log_softmax(-1), amateur.log_softmax(-1))
+            amateur = amateur.log_softmax(-1) if total is None else amateur - total
+            contrast = self._difference(expert.log_softmax(-1), amateur)
         return contrast.masked_fill_(expert < self._threshold(expert), -math.inf)
 
     def _score_wide(
-        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"]
+        self, expert: Float[Tensor, "n vocab"], amateur: Float[Tensor, "n vocab"], total: Float[Tensor, "n 1"] | None
     ) -> Float[Tensor, "n vocab"]:
         """Do what `_score` does, looking only at the tokens of the head where they are few."""
         blocks = Blocks(expert)
@@ -122,7 +131,7 @@ class Contrastive(Scoring):
         if self.beta is not None:
             levels = [amateur.amax(-1, keepdim=True) + IMPOSSIBLE]
         else:
-            levels = [blocks.log_total()[:, None], log_total(amateur)[:, None]]
+            levels = [blocks.log_total()[:, None], log_total(amateur)[:, None] if total is None else total]
         scores = torch.full_like(expert, -math.inf, memory_format=torch.contiguous_format)
         places = blocks.places_from(threshold)
         if places is None:

@@ -9,7 +9,7 @@ from descant.checks import number, shown
 from descant.errors import SettingsError
 from descant.scoring.base import Scoring
 from descant.scoring.measures import entropy
-from descant.types import Logits, Mask
+from descant.types import Candidates, Logits, Mask
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,9 @@ class WhenUncertain(Scoring):
     def __call__(self, logits: Mapping[str, Logits]) -> Logits:
         expert = logits["expert"]
         return torch.where(self._certain(expert)[..., None], expert, self.scoring(logits))
+
+    def head(self, expert: Logits) -> Candidates | None:
+        return self.scoring.head(expert)
 
     def settled(self, expert: Logits) -> Mask:
         return self._certain(expert) | self.scoring.settled(expert)

@@ -71,7 +71,8 @@ class Speculative(TokenStrategy):
         `Greedy()` or `Sample()`.
     draft
         What drafts. None: the decoder's amateur, whose logits then serve the contrast as well, so that no pass is
-        spent on it twice. Or a model with the expert's tokens, `EarlyExit(layer)`, or `PromptLookup(ngram)`.
+        spent on it twice. Or a model with the expert's tokens, `EarlyExit(layer)`, `PromptLookup(ngram)`, or
+        `OtherTokenizer(model, tokenizer)`, which writes text.
     tokens
         How many are drafted for a row before they are verified. `"auto"` chooses from the acceptance rate and the
         costs that are measured as decoding goes on, down to none where drafting would lose; with `Sample` the text

@@ -1,18 +1,23 @@
 """Text to tokens and back: encoding, incremental decoding, stop strings, and whether two vocabularies fit."""
 
 from descant.tokens.detokenizer import Detokenizer
+from descant.tokens.respelling import Respelled, Respeller
 from descant.tokens.stops import StopMatcher, check_stops, resolve_stops
-from descant.tokens.text import Message, decode, encode, encode_continuation
-from descant.tokens.vocabulary import check_same_vocabulary
+from descant.tokens.text import Message, common_prefix, decode, encode, encode_continuation
+from descant.tokens.vocabulary import check_same_vocabulary, same_vocabulary
 
 __all__ = [
     "Detokenizer",
     "Message",
+    "Respelled",
+    "Respeller",
     "StopMatcher",
     "check_same_vocabulary",
     "check_stops",
+    "common_prefix",
     "decode",
     "encode",
     "encode_continuation",
     "resolve_stops",
+    "same_vocabulary",
 ]

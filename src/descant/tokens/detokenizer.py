@@ -26,6 +26,7 @@ from typing import Any, Protocol, runtime_checkable
 from tokenizers import decoders
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from descant.tokens.bytes import byte_alphabet
 from descant.tokens.text import common_prefix, decode
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -112,11 +113,7 @@ class _Bytes:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokens = _Tokens(tokenizer)
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
-        visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-        hidden = sorted(set(range(0x100)) - set(visible))
-        # Bytes without a visible character are written with the first characters above them, in order.
-        self._byte = {chr(byte): byte for byte in visible}
-        self._byte |= {chr(0x100 + index): byte for index, byte in enumerate(hidden)}
+        self._byte = byte_alphabet()
 
     def push(self, token_id: int) -> str:
         token = self._tokens[token_id]

@@ -96,10 +96,10 @@ def encode_continuation(
     PromptError
         The continuation is empty, or the prompt is and the tokenizer has no beginning-of-sequence token.
     """
-    head, whole = _encode_open(tokenizer, prompt + continuation)
+    head, whole = encode_open(tokenizer, prompt + continuation)
     ids = head + whole
     if prompt:
-        prompt_ids = [*head, *_encode_open(tokenizer, prompt)[1]]
+        prompt_ids = [*head, *encode_open(tokenizer, prompt)[1]]
         split = common_prefix(prompt_ids, ids)
         if split == 0:
             return _encode_apart(tokenizer, prompt, continuation)
@@ -122,7 +122,7 @@ def _encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
-def _encode_open(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:
+def encode_open(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:
     """Encode text that may go on: the special tokens put before it, and its own; none put after it."""
     plain = _encode_text(tokenizer, text, special=False)
     special = _encode_text(tokenizer, text, special=True)
@@ -134,9 +134,9 @@ def _encode_open(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[in
 
 def _encode_apart(tokenizer: PreTrainedTokenizerBase, prompt: str, continuation: str) -> tuple[list[int], list[int]]:
     """Tokenise prompt and continuation on their own, if their tokens still spell the text."""
-    first = _encode_open(tokenizer, prompt)[1]
-    second = _encode_open(tokenizer, continuation)[1]
-    whole = _encode_open(tokenizer, prompt + continuation)[1]
+    first = encode_open(tokenizer, prompt)[1]
+    second = encode_open(tokenizer, continuation)[1]
+    whole = encode_open(tokenizer, prompt + continuation)[1]
     if not first or not second or decode(tokenizer, first + second) != decode(tokenizer, whole):
         raise PromptError(
             "prompt and continuation cannot be told apart in tokens: let the prompt end at the end of a word"

@@ -9,7 +9,10 @@ from descant.errors import VocabularyError
 _MOST_EXTRA_TOKENS = 256
 """Bound on the added tokens that only one of two tokenizers may have."""
 
-_REMEDY = "use an amateur of the same model family (a bridge between tokenizers comes later)"
+_REMEDY = (
+    "use an amateur of the same model family, or bridge the tokenizers at a cost: amateur=OtherTokenizer(…), "
+    "--bridge-tokenizers"
+)
 
 
 def check_same_vocabulary(
@@ -60,6 +63,20 @@ def check_same_vocabulary(
             f"({_example(unfit[0], expert_map, amateur_map)}): {_REMEDY}"
         )
     return width
+
+
+def same_vocabulary(
+    expert: PreTrainedTokenizerBase | None,
+    amateur: PreTrainedTokenizerBase | None,
+    expert_width: int,
+    amateur_width: int,
+) -> bool:
+    """Tell whether `check_same_vocabulary` holds."""
+    try:
+        check_same_vocabulary(expert, amateur, expert_width, amateur_width)
+    except VocabularyError:
+        return False
+    return True
 
 
 def _conflicts(expert: Mapping[str, int], amateur: Mapping[str, int]) -> set[int]:
