@@ -32,7 +32,7 @@ def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer shapes to compile."""
     monkeypatch.setattr(runner_module, "ROW_BUCKETS", (4,))
     monkeypatch.setattr(runner_module, "TOKEN_BUCKETS", (1, 5))
-    monkeypatch.setattr(runner_module, "DRAFT_BUCKETS", (4,))
+    monkeypatch.setattr(runner_module, "DRAFT_BUCKETS", (2,))
 
 
 @pytest.fixture
@@ -169,13 +169,13 @@ def test_greedy_drafts_of_one_call_are_those_of_single_passes(folder: Path, arch
     model, eager = started(architecture, Runner(architecture, "compiled", folder)), started(architecture)
     for tokens in ([[9, 4], [3]], [[7], [5]]):  # padded tokens, then none; drafts that are rolled back between them
         before = list(model.lengths)
-        found = model.draft(tokens, 3)
+        found = model.draft(tokens, 2)
         assert found is not None
         logits, ids = found
         read = [len(row) for row in tokens]
-        assert list(model.lengths) == [held + count + 2 for held, count in zip(before, read, strict=True)]
+        assert list(model.lengths) == [held + count + 1 for held, count in zip(before, read, strict=True)]
         following = tokens
-        for place in range(3):
+        for place in range(2):
             expected = eager.forward(following)[:, 0]
             torch.testing.assert_close(logits[:, place], expected, rtol=1e-4, atol=1e-5)  # norms are in float32
             assert ids[:, place].tolist() == expected.argmax(-1).tolist()
@@ -205,7 +205,7 @@ def test_a_model_that_drafts_in_one_call_changes_no_token(folder: Path, monkeypa
     plain = Decoder(expert, amateur=amateur, runner="eager").generate(prompts, Likelihood(), max_new_tokens=NEW_TOKENS)
     compiled = Decoder(expert, amateur=amateur, runner="compiled")
     for confidence in (0.0, 0.4):
-        strategy = Speculative(tokens=3, confidence=confidence)
+        strategy = Speculative(tokens=2, confidence=confidence)
         outs = compiled.generate(prompts, Likelihood(), strategy=strategy, max_new_tokens=NEW_TOKENS)
         assert [out.token_ids for out in outs] == [out.token_ids for out in plain]
         assert sum(out.speculation.accepted for out in outs if out.speculation) > 0
