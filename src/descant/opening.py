@@ -7,14 +7,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.amateurs import Amateur, AmateurFactory, EarlyExit, NGram, OtherPrompt, Window, prepare_amateur
 from descant.checks import shown
-from descant.errors import SettingsError, VocabularyError
+from descant.errors import SettingsError, UnsupportedModelError, VocabularyError
 from descant.models import LanguageModel, Runner, RunnerName, inspect_model, open_model
 from descant.models.early_exit import check_layer, make_exit
 from descant.models.early_layers import EarlyLayers
 from descant.models.huggingface import Exit, RaggedModel
 from descant.models.sources import Sources
 from descant.scoring import Scoring
-from descant.strategies import PromptLookup, Speculative, Strategy
+from descant.strategies import ContrastiveSearch, PromptLookup, Speculative, Strategy
 from descant.tokens import check_same_vocabulary
 
 DraftFactory = Callable[[LanguageModel], LanguageModel]
@@ -136,8 +136,14 @@ class Models:
         Raises
         ------
         SettingsError, UnsupportedModelError, LoadError
-            If a speculative strategy has nothing that can draft, or a model that cannot be rolled back.
+            If a speculative strategy has nothing that can draft, or a model that cannot be rolled back; or if the
+            expert cannot show a contrastive search its hidden states.
         """
+        if isinstance(strategy, ContrastiveSearch) and self._expert.cache != "ragged":
+            raise UnsupportedModelError(
+                f"contrastive search compares hidden states, which {type(self._expert.model).__name__} does not show "
+                f"here: {self._expert.reason}; choose another strategy, or an attention-only model"
+            )
         expert = open_model(self._expert, self._runner)
         others: dict[str, LanguageModel | Exit] = {name: factory.open() for name, factory in self._read_by(scoring)}
         others |= {name: self._exits[key] for name, key in scoring.exits.items()}
