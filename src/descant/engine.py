@@ -5,8 +5,8 @@ the scores, and has the strategy choose. Where tokens were drafted, the same is 
 and drafts stand as long as the strategy would emit them. Rows join and leave between steps; nothing else in descant
 iterates over tokens.
 
-    texts → Drafter.propose → Sources.read → Scoring → Processors → Strategy, or Lookahead → Row.append, or
-    Hypotheses.grow
+    texts → Drafter.propose → Sources.read → Scoring → Processors → Strategy → Row.append
+                                              beams: Hypotheses.grow; contrastive search: Lookahead.choose
 """
 
 import math
@@ -124,13 +124,12 @@ class Engine:
         self.waiting: deque[Row] = deque()
         self._history = HistoryBuffer() if method.processors else None
         self._drafter: Drafter | None = None
-        if isinstance(method.strategy, Speculative):
-            self._drafter = self._make_drafter(method.strategy)
-            self._length = DraftLength.of(method.strategy.tokens)
-        self._beams = Hypotheses(method.strategy, batch_rows) if isinstance(method.strategy, Beam) else None
-        self._lookahead = (
-            Lookahead(method.strategy, sources) if isinstance(method.strategy, ContrastiveSearch) else None
-        )
+        strategy = method.strategy
+        if isinstance(strategy, Speculative):
+            self._drafter = self._make_drafter(strategy)
+            self._length = DraftLength.of(strategy.tokens)
+        self._beams = Hypotheses(strategy, batch_rows) if isinstance(strategy, Beam) else None
+        self._lookahead = Lookahead(strategy, sources) if isinstance(strategy, ContrastiveSearch) else None
 
     def _make_drafter(self, strategy: Speculative) -> Drafter:
         if isinstance(strategy.draft, PromptLookup):
@@ -153,6 +152,7 @@ class Engine:
         """Queue rows; they join at the next step, while there is room."""
         self.waiting.extend(row for row in rows if row.finish_reason is None)
 
+    @torch.inference_mode()  # the models' buffers are made in it, and change in it alone
     def cancel(self, rows: Collection[Row] | None = None) -> list[Row]:
         """End rows where they stand, all unless some are named, and return them. A beam search ends as a whole."""
         ended = [row for row in (*self.rows, *self.waiting) if rows is None or row in rows]
@@ -377,11 +377,11 @@ class Engine:
         self.rows = [*self.rows, *joining]
         if self._beams is not None:
             self._beams.add(joining)
-        self.sources.add_rows(len(joining), [row.other_prompts for row in joining])
-        if self._lookahead is None:
-            self.sources.reserve((active + len(joining)) * width, max(row.limit for row in self.rows))
+        if self._lookahead is not None:
+            self._lookahead.join(self.rows, joining)
         else:
-            self._lookahead.join(self.rows)
+            self.sources.add_rows(len(joining), [row.other_prompts for row in joining])
+            self.sources.reserve((active + len(joining)) * width, max(row.limit for row in self.rows))
         if self._history is not None:
             texts, places = [row.tokens for row in joining], [row.index for row in joining]
             self._history.add_rows(texts, places, self.sources.device)
@@ -395,8 +395,6 @@ class Engine:
 
     def _keep_rows(self, rows: Sequence[int]) -> None:
         """Make old row `rows[i]` the new row i, in the models and what is kept beside them."""
-        self.sources.keep_rows(rows)
-        if self._lookahead is not None:
-            self._lookahead.keep_rows(rows)
+        (self._lookahead or self.sources).keep_rows(rows)
         if self._history is not None:
             self._history.keep_rows(rows)

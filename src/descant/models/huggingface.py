@@ -56,6 +56,10 @@ class RaggedModel(LanguageModel):
     def keep_rows(self, rows: Sequence[int]) -> None:
         self.cache.keep_rows(rows)
 
+    def copy_last(self, rows: Sequence[int]) -> None:
+        """Let each row i end with the last token of row `rows[i]`, where the two are the same before it. Mutates."""
+        self.cache.copy_last(rows)
+
     def truncate(self, lengths: Sequence[int]) -> None:
         held = self.cache.lengths
         if len(lengths) != len(held) or any(not 0 <= new <= old for new, old in zip(lengths, held, strict=True)):
