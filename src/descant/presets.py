@@ -194,7 +194,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             ),
             Preset(
                 "contrastive-search",
-                "of the 4 most probable, the one least like the text",
+                "what is probable and unlike the text so far",
                 "https://arxiv.org/abs/2202.06417",
                 strategy=ContrastiveSearch(),
             ),

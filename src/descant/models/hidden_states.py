@@ -27,11 +27,10 @@ class HiddenStates:
         self.lengths += [0] * (end - len(self.lengths))
         starts = self.lengths[first_row:end]
         units = normalize(hidden if hidden.dtype == torch.float64 else hidden.float(), dim=-1)
-        self._make_room(max(starts) + hidden.shape[1], units)
-        rows = torch.arange(first_row, end, device=units.device)[:, None]
-        columns = torch.tensor(starts, device=units.device)[:, None] + torch.arange(
-            hidden.shape[1], device=units.device
-        )
+        tokens, device = units.shape[1], units.device
+        self._make_room(max(starts) + tokens, units)
+        rows = torch.arange(first_row, end, device=device)[:, None]
+        columns = torch.tensor(starts, device=device)[:, None] + torch.arange(tokens, device=device)
         self._units[rows, columns] = units
         self.lengths[first_row:end] = [start + count for start, count in zip(starts, counts, strict=True)]
 
