@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         Scoring,
         WhenUncertain,
     )
-    from descant.strategies import Beam, Greedy, PromptLookup, Sample, Speculative
+    from descant.strategies import Beam, ContrastiveSearch, Greedy, PromptLookup, Sample, Speculative
 
 __version__ = "0.1.0"
 
@@ -74,6 +74,7 @@ __all__ = [
     "ContextAware",
     "Contrastive",
     "ContrastiveLogitsProcessor",
+    "ContrastiveSearch",
     "DExperts",
     "Decoder",
     "DecodingError",
@@ -186,6 +187,7 @@ _HOMES = {
     "Scoring": "scoring",
     "WhenUncertain": "scoring",
     "Beam": "strategies",
+    "ContrastiveSearch": "strategies",
     "Greedy": "strategies",
     "PromptLookup": "strategies",
     "Sample": "strategies",

@@ -138,7 +138,8 @@ def _check_strategy(options: Options, prompts: int, scoring: Scoring) -> None:
         )
     if strategy.rows > options.batch_size:
         raise SettingsError(
-            f"a prompt takes {strategy.rows} rows, one a beam, but batch_size is {options.batch_size}; raise it"
+            f"a prompt takes {strategy.rows} rows, one a {'beam' if isinstance(strategy, Beam) else 'candidate'}, "
+            f"but batch_size is {options.batch_size}; raise it"
         )
     if isinstance(strategy, Beam) and scoring.additive and scoring.skips_settled:
         raise SettingsError(

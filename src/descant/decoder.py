@@ -243,8 +243,8 @@ class Decoder:
         processors
             descant's processors or transformers' `LogitsProcessor`s, applied in the order given.
         strategy
-            `Greedy()`, `Sample()`, `Speculative(…)` of either, which is the same from fewer passes of the expert, or
-            `Beam(…)`, whose other sequences are the output's `alternatives`.
+            `Greedy()`, `Sample()`, `Speculative(…)` of either, which is the same from fewer passes of the expert,
+            `Beam(…)`, whose other sequences are the output's `alternatives`, or `ContrastiveSearch(…)`.
         max_new_tokens
             The most tokens a row may gain; the model's context may end it earlier. Both give `"length"`.
         stop
@@ -263,7 +263,8 @@ class Decoder:
         trace
             Whether each token reports why it was chosen; the amateur is then read at every step.
         batch_size
-            How many rows are decoded at once; each beam is one. Others join as rows end.
+            How many rows are decoded at once; each beam is one, and each candidate of a contrastive search. Others
+            join as rows end.
         amateur_prompts
             What an amateur `OtherPrompt()` reads in place of each prompt, in any form that prompts may have.
         cancelled

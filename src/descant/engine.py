@@ -5,7 +5,8 @@ the scores, and has the strategy choose. Where tokens were drafted, the same is 
 and drafts stand as long as the strategy would emit them. Rows join and leave between steps; nothing else in descant
 iterates over tokens.
 
-    texts → Drafter.propose → Sources.read → Scoring → Processors → Strategy → Row.append, or Hypotheses.grow
+    texts → Drafter.propose → Sources.read → Scoring → Processors → Strategy → Row.append
+                                              beams: Hypotheses.grow; contrastive search: Lookahead.choose
 """
 
 import math
@@ -26,13 +27,14 @@ from descant.draft_length import DraftLength, Round
 from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
 from descant.errors import DecodingError
 from descant.history import HistoryBuffer
-from descant.hypotheses import Hypotheses
+from descant.hypotheses import Hypotheses, settle
+from descant.lookahead import Lookahead
 from descant.models.sources import Sources
 from descant.processors.base import Processor
 from descant.reading import Reading
 from descant.rows import Row
 from descant.scoring.base import Scoring
-from descant.strategies import Beam, Draws, PromptLookup, Speculative, Strategy, TokenStrategy
+from descant.strategies import Beam, ContrastiveSearch, Draws, PromptLookup, Speculative, Strategy, TokenStrategy
 from descant.trace import TraceText, trace_tokens
 from descant.types import Candidates, Chosen, Logits
 
@@ -122,10 +124,12 @@ class Engine:
         self.waiting: deque[Row] = deque()
         self._history = HistoryBuffer() if method.processors else None
         self._drafter: Drafter | None = None
-        if isinstance(method.strategy, Speculative):
-            self._drafter = self._make_drafter(method.strategy)
-            self._length = DraftLength.of(method.strategy.tokens)
-        self._beams = Hypotheses(method.strategy, batch_rows) if isinstance(method.strategy, Beam) else None
+        strategy = method.strategy
+        if isinstance(strategy, Speculative):
+            self._drafter = self._make_drafter(strategy)
+            self._length = DraftLength.of(strategy.tokens)
+        self._beams = Hypotheses(strategy, batch_rows) if isinstance(strategy, Beam) else None
+        self._lookahead = Lookahead(strategy, sources) if isinstance(strategy, ContrastiveSearch) else None
 
     def _make_drafter(self, strategy: Speculative) -> Drafter:
         if isinstance(strategy.draft, PromptLookup):
@@ -150,6 +154,7 @@ class Engine:
         """Queue rows; they join at the next step, while there is room."""
         self.waiting.extend(row for row in rows if row.finish_reason is None)
 
+    @torch.inference_mode()  # the models' buffers are made in it, and change in it alone
     def cancel(self, rows: Collection[Row] | None = None) -> list[Row]:
         """End rows where they stand, all unless some are named, and return them. A beam search ends as a whole."""
         ended = [row for row in (*self.rows, *self.waiting) if rows is None or row in rows]
@@ -176,10 +181,12 @@ class Engine:
         drafts = self._draft()
         reading = Reading(self.sources, rows, drafts, self._candidates)
         unfinished = self._verify(reading, drafts)
-        if self._beams is None:
-            self._choose(reading, drafts, unfinished)
-        else:
+        if self._beams is not None:
             rows = self._branch(reading, self._beams)
+        elif self._lookahead is not None:
+            self._look_ahead(self._lookahead)
+        else:
+            self._choose(reading, drafts, unfinished)
         if self._history is not None:
             self._history.follow([row.tokens for row in self.rows])
         if self._drafter is not None:
@@ -228,6 +235,15 @@ class Engine:
         judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead)
         self._emit(judged, self.method.strategy.choose(judged.scores, self._draws(rows)), [None] * len(rows))
 
+    def _look_ahead(self, ahead: Lookahead) -> None:
+        """Emit one token for each row, of several that are read first."""
+        every = range(len(self.rows))
+        judged = self._judge(lambda name: ahead.logits(name, self.rows), every, [0] * len(every))
+        for place, total in enumerate(log_total(judged.scores).tolist()):
+            if not math.isfinite(total):
+                self._fail(judged, place, self.rows[place])
+        self._emit(judged, ahead.choose(self.rows, judged.scores), [None] * len(every))
+
     def _branch(self, reading: Reading, beams: Hypotheses) -> list[Row]:
         """Extend all beams by a token, make those that go on the rows, and return what has ended."""
         every = range(len(self.rows))
@@ -248,16 +264,8 @@ class Engine:
         return growth.outcomes
 
     def _keep(self, beams: Sequence[tuple[Row, int]]) -> None:
-        """Make beams the rows; the models' rows of those they extend follow, and stay in place where they can."""
-        slots: list[tuple[Row, int] | None] = [None] * len(beams)
-        moving = []
-        for beam in beams:
-            _, place = beam
-            if place < len(slots) and slots[place] is None:
-                slots[place] = beam
-            else:
-                moving.append(beam)
-        kept = [slot or moving.pop() for slot in slots]
+        """Make beams the rows; the models' rows of those they extend follow."""
+        kept = settle(beams)
         places = [place for _, place in kept]
         if places != list(range(len(self.rows))):
             self._keep_rows(places)
@@ -384,8 +392,11 @@ class Engine:
         self.rows = [*self.rows, *joining]
         if self._beams is not None:
             self._beams.add(joining)
-        self.sources.add_rows(len(joining), [row.other_prompts for row in joining])
-        self.sources.reserve((active + len(joining)) * width, max(row.limit for row in self.rows))
+        if self._lookahead is not None:
+            self._lookahead.join(self.rows, joining)
+        else:
+            self.sources.add_rows(len(joining), [row.other_prompts for row in joining])
+            self.sources.reserve((active + len(joining)) * width, max(row.limit for row in self.rows))
         if self._history is not None:
             texts, places = [row.tokens for row in joining], [row.index for row in joining]
             self._history.add_rows(texts, places, self.sources.device)
@@ -398,7 +409,7 @@ class Engine:
         self._keep_rows(kept)
 
     def _keep_rows(self, rows: Sequence[int]) -> None:
-        """Make old row `rows[i]` the new row i, in the models and the history."""
-        self.sources.keep_rows(rows)
+        """Make old row `rows[i]` the new row i, in the models and what is kept beside them."""
+        (self._lookahead or self.sources).keep_rows(rows)
         if self._history is not None:
             self._history.keep_rows(rows)

@@ -112,6 +112,19 @@ class Hypotheses:
         return outcomes
 
 
+def settle(beams: Sequence[tuple[Row, int]]) -> list[tuple[Row, int]]:
+    """Order beams, each with the place of the row that it extends, so that rows stay in place where they can."""
+    slots: list[tuple[Row, int] | None] = [None] * len(beams)
+    moving = []
+    for beam in beams:
+        _, place = beam
+        if place < len(slots) and slots[place] is None:
+            slots[place] = beam
+        else:
+            moving.append(beam)
+    return [slot or moving.pop() for slot in slots]
+
+
 class _Search:
     """The search of one prompt: its groups of beams."""
 

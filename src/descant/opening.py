@@ -26,7 +26,7 @@ from descant.models.huggingface import Exit, RaggedModel
 from descant.models.loading import eos_token_ids
 from descant.models.sources import Source, Sources
 from descant.scoring import Scoring
-from descant.strategies import PromptLookup, Speculative, Strategy
+from descant.strategies import ContrastiveSearch, PromptLookup, Speculative, Strategy
 from descant.tokens import Respeller, check_same_vocabulary, same_vocabulary
 
 DraftFactory = Callable[[LanguageModel], LanguageModel | Bridge]
@@ -152,8 +152,14 @@ class Models:
         Raises
         ------
         SettingsError, UnsupportedModelError, LoadError
-            If a speculative strategy has nothing that can draft, or a model that cannot be rolled back.
+            If a speculative strategy has nothing that can draft, or a model that cannot be rolled back; or if the
+            expert cannot show a contrastive search its hidden states.
         """
+        if isinstance(strategy, ContrastiveSearch) and self._expert.cache != "ragged":
+            raise UnsupportedModelError(
+                f"contrastive search compares hidden states, which {type(self._expert.model).__name__} does not show "
+                f"here: {self._expert.reason}; choose another strategy, or an attention-only model"
+            )
         expert = open_model(self._expert, self._runner)
         others: dict[str, Source] = {name: factory.open() for name, factory in self._read_by(scoring)}
         others |= {name: self._exits[key] for name, key in scoring.exits.items()}

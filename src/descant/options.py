@@ -46,7 +46,9 @@ class Options:
             remedy = "give a whole number from -2**63 to 2**64 - 1, or None to draw one"
             checked["seed"] = whole("seed", self.seed, _LEAST_SEED, remedy, most=_GREATEST_SEED)
         if not isinstance(self.strategy, Strategy):
-            raise SettingsError(f"{shown(self.strategy)} is not a strategy; give Greedy(), Sample() or Beam()")
+            raise SettingsError(
+                f"{shown(self.strategy)} is not a strategy; give Greedy(), Sample(), Beam() or ContrastiveSearch()"
+            )
         if self.system is not None and not isinstance(self.system, str):
             raise SettingsError(f"system is {shown(self.system)}; give text, or None")
         if self.system is not None and not self.chat:

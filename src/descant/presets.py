@@ -26,7 +26,7 @@ from descant.scoring import (
     Scoring,
     WhenUncertain,
 )
-from descant.strategies import Beam, Greedy, PromptLookup, Sample, Speculative, Strategy
+from descant.strategies import Beam, ContrastiveSearch, Greedy, PromptLookup, Sample, Speculative, Strategy
 
 _LIKELIHOOD = Likelihood()
 _GREEDY = Greedy()
@@ -67,6 +67,8 @@ class Preset:
         layers = self.scoring.for_expert(_TYPICAL_DEPTH, tied=False).exits
         models = [name for name in self.scoring.sources[1:] if name not in layers]
         expert = "expert + head × layers" if layers else "expert"
+        if isinstance(self.strategy, ContrastiveSearch):
+            expert = f"{expert} × {self.strategy.k} rows"
         if isinstance(self.strategy, Speculative):
             expert = "fewer of expert"
             if self.strategy.draft is None and "amateur" not in models:
@@ -189,6 +191,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "https://arxiv.org/abs/2210.15097",
                 Contrastive(alpha=0.1),
                 strategy=Beam(5),
+            ),
+            Preset(
+                "contrastive-search",
+                "what is probable and unlike the text so far",
+                "https://arxiv.org/abs/2202.06417",
+                strategy=ContrastiveSearch(),
             ),
             _sampling("top-k", "among the k most probable", "https://arxiv.org/abs/1805.04833", TopK(50)),
             _sampling("top-p", "in the smallest set of mass p", "https://arxiv.org/abs/1904.09751", TopP(0.95)),

@@ -9,6 +9,7 @@ from descant import (
     Beam,
     ContextAware,
     Contrastive,
+    ContrastiveSearch,
     DoLa,
     Epsilon,
     Eta,
@@ -31,7 +32,7 @@ from descant import (
     UsageError,
     WhenUncertain,
 )
-from descant.cli.methods import choose, settings, settle_randomness
+from descant.cli.methods import choose, settings, settle_randomness, speculate
 from descant.cli.models import plan_models
 from descant.cli.options import MethodOptions, ModelOptions, RunOptions
 from descant.demo import demo_paths
@@ -82,6 +83,12 @@ LIKELIHOOD, GREEDY, SAMPLE = Likelihood(), Greedy(), Sample()
         ("contrastive-beam", {"diversity": 1.0, "beam_groups": 5}, True,
          (Contrastive(), (), Beam(5, groups=5, diversity=1.0))),
         (None, {"beams": 3, "temperature": 2.0}, False, (LIKELIHOOD, (Temperature(2.0),), Beam(3, base=SAMPLE))),
+        ("contrastive-search", {}, False, (LIKELIHOOD, (), ContrastiveSearch(4, 0.6))),
+        ("contrastive-search", {"search_penalty": 0.5, "no_repeat_ngram": 3}, True,
+         (LIKELIHOOD, (NoRepeatNGram(3),), ContrastiveSearch(4, 0.5))),
+        (None, {"search_candidates": 6}, False, (LIKELIHOOD, (), ContrastiveSearch(6))),
+        (None, {"search_candidates": 6, "alpha": 0.2}, True, (Contrastive(0.2), (), ContrastiveSearch(6))),
+        ("dola-high", {"search_penalty": 0.3}, False, (DoLa("high"), (), ContrastiveSearch(4, 0.3))),
         ("beam", {"temperature": 2.0}, False, (LIKELIHOOD, (Temperature(2.0),), Beam(4, base=SAMPLE))),
         (
             "sample",
@@ -114,6 +121,19 @@ def test_options_become_parts(name: str | None, given: dict[str, Any], amateur: 
         ("greedy", {"top_k": 5}, True, "--top-k would have no effect: --method greedy"),
         ("greedy", {"beams": 4}, True, "--beams would have no effect: --method greedy"),
         ("speculative", {"beams": 4}, True, "--beams would have no effect: --method speculative"),
+        ("contrastive-search", {"beams": 4}, True, "--beams would have no effect: --method contrastive-search"),
+        ("contrastive-search", {"temperature": 0.5}, True, "--temperature would have no effect: --method"),
+        ("contrastive-search", {"temperature": 0.0}, True, "--temperature would have no effect: --method"),
+        ("contrastive-search", {"search_penalty": 2.0}, True, "ContrastiveSearch.penalty is 2.0"),
+        ("greedy", {"search_penalty": 0.5}, True, "--search-penalty would have no effect: --method greedy"),
+        ("top-p", {"search_penalty": 0.5}, True, "--search-penalty would have no effect: --method top-p"),
+        ("speculative", {"search_penalty": 0.5}, True, "--search-penalty would have no effect: --method speculative"),
+        (
+            None,
+            {"search_candidates": 4, "top_k": 5, "beams": 2},
+            True,
+            "--search-candidates asks for a contrastive search, which neither draws nor keeps beams",
+        ),
         ("beam", {"early_stopping": "yes"}, True, "give true, false or never"),
         ("beam", {"beams": 0}, True, "Beam.width is 0"),
         ("top-k", {"alpha": 0.5, "beta": 1.0}, True, "--alpha and --beta would have no effect"),
@@ -135,15 +155,22 @@ def test_what_would_be_ignored_is_refused(name: str | None, given: dict[str, Any
         choose(name, given, has_amateur=amateur)
 
 
+def test_drafts_for_a_contrastive_search_are_refused() -> None:
+    with pytest.raises(UsageError, match="drafts one token, and a contrastive search compares several"):
+        speculate(choose("contrastive-search", {}, has_amateur=True), {"draft_tokens": "4"}, None)
+
+
 def test_every_method_option_is_known_to_some_preset() -> None:
     counts = ("candidates", "top_k", "no_repeat_ngram", "min_new_tokens")
     beams = {"beams": 4, "length_penalty": 0.5, "early_stopping": "never", "beam_groups": 2, "diversity": 0.5}
-    others = [name for name in MethodOptions.__dataclass_fields__ if name not in beams]
+    search = {"search_candidates": 6, "search_penalty": 0.5}
+    others = [name for name in MethodOptions.__dataclass_fields__ if name not in {**beams, **search}]
     given = {name: 2 if name in counts else 0.5 for name in others}
     scale = {"guidance_scale": given.pop("guidance_scale")}
     assert choose("guidance", scale, has_amateur=True).used == set(scale)
     assert choose("contrastive", given, has_amateur=True).used == set(given)
     assert choose("contrastive", beams, has_amateur=True).used == set(beams)  # beams that are drawn have no groups
+    assert choose("contrastive", search, has_amateur=True).used == set(search)
 
 
 @pytest.mark.parametrize("run", [RunOptions(seed=1), RunOptions()])
@@ -183,6 +210,8 @@ def test_presets_have_papers_and_describe_themselves() -> None:
         "speculative": "fewer of expert + amateur",
         "dexperts": "expert + positive + negative",
     }
+    assert PRESETS["contrastive-search"].cost == "expert × 4 rows"
+    assert settings(PRESETS["contrastive-search"]) == "search-candidates 4, search-penalty 0.6"
     assert settings(PRESETS["contrastive-beam"]) == "alpha 0.1, beams 5"
     assert settings(PRESETS["diverse-beam"]) == "beams 4, beam-groups 4, diversity 0.5"
 

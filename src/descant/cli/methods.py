@@ -25,7 +25,7 @@ from descant.processors import (
     canonical_order,
 )
 from descant.scoring import Scoring, WhenUncertain
-from descant.strategies import Beam, Greedy, Sample, Speculative, Strategy, TokenStrategy
+from descant.strategies import Beam, ContrastiveSearch, Greedy, Sample, Speculative, Strategy, TokenStrategy
 
 _AMATEURS = "--amateur NAME, --amateur-layer N, --amateur-window N or --amateur-prompt TEXT"
 NEEDS_AMATEUR = f"needs an amateur; give {_AMATEURS}"
@@ -67,6 +67,9 @@ _BEAMS: Mapping[str, str] = {
     "diversity": "diversity",
 }
 """What `Beam` calls them."""
+
+_SEARCH: Mapping[str, str] = {"search_candidates": "k", "search_penalty": "penalty"}
+"""What `ContrastiveSearch` calls them."""
 
 _EARLY_STOPPING: Mapping[str, Any] = {"true": True, "false": False, "never": "never"}
 _DIVERSITY = 0.5
@@ -115,8 +118,8 @@ def choose(name: str | None, given: Mapping[str, Any], *, has_amateur: bool) -> 
     Parameters
     ----------
     name
-        A preset. None: contrastive with an amateur; else sampling or a beam search if an option asks for it, or
-        greedy.
+        A preset. None: contrastive with an amateur; else sampling, a beam search or a contrastive search if an option
+        asks for it, or greedy.
     given
         The options that were given.
     has_amateur
@@ -127,10 +130,12 @@ def choose(name: str | None, given: Mapping[str, Any], *, has_amateur: bool) -> 
     UsageError
         If an option has no effect on the method, or a value is out of its range.
     """
+    _refuse_rivals(given)
     base = name
     if base is None:
         sampled = any(key in given for key in _SAMPLING) and given.get("temperature") != 0
-        plain = "beam" if any(key in given for key in _BEAMS) else "greedy"
+        searched = "contrastive-search" if any(key in given for key in _SEARCH) else "greedy"
+        plain = "beam" if any(key in given for key in _BEAMS) else searched
         base = "contrastive" if has_amateur else "sample" if sampled else plain
     resolved = apply(preset(base), given)
     if resolved.contrasts and not has_amateur:
@@ -153,22 +158,28 @@ def apply(base: Preset, given: Mapping[str, Any]) -> Resolved:
     sampling = {key for key in given if key in _SAMPLING}
     strategy = base.strategy
     parts = {type(part): part for part in base.processors}
-    if given.get("temperature") == 0:
+    if given.get("temperature") == 0 and not isinstance(strategy, ContrastiveSearch):
         _refuse_truncation(base, sampling - {"temperature"})
         strategy = _grow_by(strategy, Greedy())
-    elif base.name == "greedy":
+    elif base.name == "greedy" or isinstance(strategy, ContrastiveSearch):
         sampling = set()
     elif sampling and not strategy.random:
         strategy = _grow_by(strategy, Sample())
-    beams = {key for key in given if key in _BEAMS and base.name != "greedy" and not isinstance(strategy, Speculative)}
+    fixed = base.name == "greedy" or isinstance(strategy, (Speculative, ContrastiveSearch))
+    beams = {key for key in given if key in _BEAMS and not fixed}
     if beams:
         strategy = _search(strategy, {key: given[key] for key in beams})
+    greedy = base.name != "greedy" and isinstance(strategy, (Greedy, ContrastiveSearch))
+    ahead = {key for key in given if key in _SEARCH and greedy}
+    if ahead:
+        search = strategy if isinstance(strategy, ContrastiveSearch) else ContrastiveSearch()
+        strategy = replace(search, **{_SEARCH[key]: given[key] for key in ahead})
     for key in penalties | sampling:
         if (key, given[key]) != ("temperature", 0):
             part = _PARTS[key](given[key])
             parts[type(part)] = part
     method = replace(base, scoring=scoring, processors=canonical_order(parts.values()), strategy=strategy)
-    return Resolved(method, frozenset(contrast | penalties | sampling | beams))
+    return Resolved(method, frozenset(contrast | penalties | sampling | beams | ahead))
 
 
 def _search(strategy: Strategy, given: Mapping[str, Any]) -> Beam:
@@ -215,6 +226,8 @@ def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resol
         raise UsageError(
             "speculation drafts for one sequence, and beams are several; drop the --draft options or --beams"
         )
+    if isinstance(strategy, ContrastiveSearch):
+        raise UsageError("speculation drafts one token, and a contrastive search compares several; drop one of them")
     if not isinstance(strategy, Speculative):
         assert isinstance(strategy, TokenStrategy)
         strategy = Speculative(strategy)
@@ -232,6 +245,17 @@ def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resol
 def _grow_by(strategy: Strategy, base: TokenStrategy) -> Strategy:
     """Return `base`, speculative or with beams if the strategy is."""
     return replace(strategy, base=base) if isinstance(strategy, (Speculative, Beam)) else base
+
+
+def _refuse_rivals(given: Mapping[str, Any]) -> None:
+    """Raise if one option asks for a contrastive search and another for a different way to grow."""
+    ahead = [flag(key) for key in given if key in _SEARCH]
+    others = [flag(key) for key in given if key in _SAMPLING or key in _BEAMS]
+    if ahead and others:
+        raise UsageError(
+            f"{' and '.join(ahead)} asks for a contrastive search, which neither draws nor keeps beams; drop it, or "
+            f"{' and '.join(others)}"
+        )
 
 
 def _refuse_truncation(base: Preset, sampling: set[str]) -> None:
@@ -292,6 +316,8 @@ def settings(method: Preset) -> str:
         words.append(f"drafts {method.strategy.tokens}")
     if isinstance(method.strategy, Beam):
         words += _beam_settings(method.strategy)
+    if isinstance(method.strategy, ContrastiveSearch):
+        words += [f"{key.replace('_', '-')} {getattr(method.strategy, name):g}" for key, name in _SEARCH.items()]
     return ", ".join(words)
 
 

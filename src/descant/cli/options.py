@@ -16,6 +16,7 @@ _CONTRAST = "Contrast: the default method where there is an amateur; else greedy
 _SAMPLING = "Sampling: any of these makes a method sample; --temperature 0 is greedy"
 _PENALTIES = "Penalties and bans"
 _BEAMS = "Beams: any of these makes a method search for the sequence with the best total score"
+_SEARCH = "Contrastive search: either of these makes a method take the candidate that is least like the text"
 _SPECULATION = "Speculation: the same text from fewer passes of the expert; the amateur drafts unless told otherwise"
 RUN = "Run"
 OUTPUT = "Output"
@@ -154,6 +155,11 @@ class MethodOptions:
     beam_groups: Annotated[int | None, option(_BEAMS, "Cut the beams into N groups that differ.", of="N")] = None
     diversity: Annotated[
         float | None, option(_BEAMS, "What a token costs that an earlier group has chosen; 0.5.", of="X")
+    ] = None
+
+    search_candidates: Annotated[int | None, option(_SEARCH, "Of the N most probable tokens; 4.", of="N")] = None
+    search_penalty: Annotated[
+        float | None, option(_SEARCH, "Weight of the likeness, from 0 (greedy) to 1; 0.6.", of="X")
     ] = None
 
     def given(self) -> dict[str, Any]:

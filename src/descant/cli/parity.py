@@ -29,7 +29,7 @@ from descant.processors import (
     Typical,
 )
 from descant.scoring import Likelihood
-from descant.strategies import Beam, Speculative
+from descant.strategies import Beam, ContrastiveSearch, Speculative
 
 _NAMES: Mapping[type[Processor], tuple[str, str]] = {
     RepetitionPenalty: ("penalty", "repetition_penalty"),
@@ -50,6 +50,8 @@ def generation_config(method: Preset, run: RunOptions, eos_token_ids: Sequence[i
     """Translate a method for transformers; None if it has no such method."""
     if isinstance(method.strategy, Speculative) and method.strategy.random:
         return None  # the same distribution, but other draws
+    if isinstance(method.strategy, ContrastiveSearch):
+        return None  # removed in transformers 5
     if not isinstance(method.scoring, Likelihood) or any(type(part) not in _NAMES for part in method.processors):
         return None
     if isinstance(method.strategy, Beam) and not _has_beams(method.strategy):

@@ -118,6 +118,12 @@ class RaggedLayer(CacheLayerMixin):
             assert buffer is not None
             buffer[targets, :, :length] = buffer[sources, :, :length]
 
+    def copy_tokens(self, sources: Tensor, targets: Tensor, positions: Tensor) -> None:
+        """Copy position `positions[i]` of row `sources[i]` to row `targets[i]`."""
+        for buffer in (self.keys, self.values):
+            assert buffer is not None
+            buffer[targets, :, positions] = buffer[sources, :, positions]
+
 
 class RaggedCache(Cache):
     """Keys and values of all layers, with one length a row.
@@ -197,6 +203,14 @@ class RaggedCache(Cache):
             for layer in self._allocated():
                 layer.move(sources, targets, length)
         self.lengths = [self.lengths[old] for old in rows]
+
+    def copy_last(self, rows: Sequence[int]) -> None:
+        """Let each row i end with the last token of row `rows[i]`, where the two are the same before it."""
+        moved = [(old, new, self.lengths[old] - 1) for new, old in enumerate(rows) if old != new]
+        if moved:
+            sources, targets, positions = torch.tensor(moved, device=self.device).unbind(-1)
+            for layer in self._allocated():
+                layer.copy_tokens(sources, targets, positions)
 
     def nbytes(self) -> int:
         """Return the bytes allocated for keys and values."""

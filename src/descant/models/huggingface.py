@@ -15,6 +15,7 @@ from descant.errors import OutOfMemoryError
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 from descant.models.cache import Placement, RaggedCache
+from descant.models.hidden_states import HiddenStates
 from descant.models.runner import Runner
 from descant.types import TokenIds
 
@@ -55,6 +56,10 @@ class RaggedModel(LanguageModel):
     def keep_rows(self, rows: Sequence[int]) -> None:
         self.cache.keep_rows(rows)
 
+    def copy_last(self, rows: Sequence[int]) -> None:
+        """Let each row i end with the last token of row `rows[i]`, where the two are the same before it. Mutates."""
+        self.cache.copy_last(rows)
+
     def truncate(self, lengths: Sequence[int]) -> None:
         held = self.cache.lengths
         if len(lengths) != len(held) or any(not 0 <= new <= old for new, old in zip(lengths, held, strict=True)):
@@ -76,10 +81,14 @@ class RaggedModel(LanguageModel):
         keep: int,
         first_row: int,
         exits: Sequence["Exit"],
+        hidden: HiddenStates | None = None,
     ) -> list[Float[Tensor, "rows keep vocab"]]:
-        """Do what `forward` does, and return the logits of early exits from the same pass after the model's own."""
+        """Do what `forward` does, and return the logits of early exits from the same pass after the model's own.
+
+        Where `hidden` is given, the final hidden states of all new tokens are added to its rows.
+        """
         counts = [len(row) for row in tokens]
-        compiled = None if exits else self._run_compiled(tokens, counts, keep, first_row)
+        compiled = None if exits or hidden is not None else self._run_compiled(tokens, counts, keep, first_row)
         if compiled is not None:
             [logits] = compiled
             self.cache.advance(first_row, counts)
@@ -87,7 +96,8 @@ class RaggedModel(LanguageModel):
         device = self.device
         place = self.cache.place(first_row, counts, device)
         ids = padded(tokens, counts, device)
-        with head_reads(self.architecture, counts, keep, exits), self._own_bias(place):
+        watch = None if hidden is None else partial(hidden.append, first_row, counts)
+        with head_reads(self.architecture, counts, keep, exits, watch), self._own_bias(place):
             try:
                 logits = self.model(
                     input_ids=ids,
@@ -239,15 +249,22 @@ class Exit:
 
 
 @contextmanager
-def head_reads(architecture: Architecture, counts: Sequence[int], keep: int, exits: Sequence[Exit]) -> Iterator[None]:
+def head_reads(
+    architecture: Architecture,
+    counts: Sequence[int],
+    keep: int,
+    exits: Sequence[Exit],
+    watch: Callable[[Tensor], None] | None = None,
+) -> Iterator[None]:
     """Let the output head read only the last `keep` tokens of each row, and the early exits beside them.
 
     The hidden states that enter the head are replaced by those of the kept positions, the exits stacked below
     along the rows. So logits are computed where they are needed and nowhere else, in one multiplication, through
-    whatever the model does after its head (soft-capping, scaling).
+    whatever the model does after its head (soft-capping, scaling). `watch` is called with those of all positions,
+    `[rows, tokens, hidden]`, padding included.
     """
     width = max(counts)
-    if width == keep and min(counts) == width and not exits:
+    if width == keep and min(counts) == width and not exits and watch is None:
         yield
         return
     device = architecture.model.device
@@ -264,6 +281,8 @@ def head_reads(architecture: Architecture, counts: Sequence[int], keep: int, exi
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
         if threading.get_ident() != thread:
             return output
+        if watch is not None:
+            watch(output.last_hidden_state)
         finished = [exit_.finish(early[exit_]) for exit_ in exits]
         output.last_hidden_state = torch.cat([output.last_hidden_state[rows, index], *finished])
         return output

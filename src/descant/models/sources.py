@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from descant.models.base import ByteSource, LanguageModel
+from descant.models.hidden_states import HiddenStates
 from descant.models.huggingface import Exit, RaggedModel
 from descant.models.other_prompt import OtherPromptModel, Replacement
 from descant.types import Logits
@@ -82,11 +83,15 @@ class Sources:
         """Whether reading a source takes a forward pass of its own."""
         return name not in self._exits
 
-    def reserve(self, rows: int, length: int) -> None:
-        """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`)."""
+    def reserve(self, rows: int, length: int, forks: int = 1) -> None:
+        """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`).
+
+        Where each row of the expert is to be forked, and of no other model, `forks` says how often it is there.
+        """
         for model in self.models:
             beside = [other for other in self.models if other is not model]
-            model.reserve(rows, length, _readers(beside))
+            held = rows * forks if model is self.expert else rows
+            model.reserve(held, length, _readers(beside))
         for bridge in self.bridges.values():
             bridge.reserve(rows, length, _readers(self.models))
 
@@ -118,7 +123,13 @@ class Sources:
             if kept != list(model.lengths):
                 model.truncate(kept)
 
-    def read(self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1) -> Mapping[str, Logits]:
+    def read(
+        self,
+        names: Sequence[str],
+        texts: Sequence[Sequence[int]],
+        keep: int = 1,
+        hidden: HiddenStates | None = None,
+    ) -> Mapping[str, Logits]:
         """Read each named source up to the end of the texts.
 
         Parameters
@@ -126,15 +137,18 @@ class Sources:
         names
             `"expert"` or others; an early exit after the expert, whose pass it shares.
         texts
-            All tokens of every row. Each named source must have at least one of them left to read.
+            All tokens of every row.
         keep
             For how many last positions of each row logits are returned.
+        hidden
+            Takes the expert's final hidden states of all tokens that it reads.
 
         Returns
         -------
-        Logits `[rows, keep, vocab]` by name, at least float32, brought to the common vocabulary.
+        Logits `[rows, keep, vocab]` by name, at least float32, brought to the common vocabulary; of the rows that had
+        something left to read, which must be some.
         """
-        return {name: self._prepare(self._read(name, texts, keep)) for name in names}
+        return {name: self._prepare(self._read(name, texts, keep, hidden)) for name in names}
 
     def draft(self, name: str, texts: Sequence[Sequence[int]], count: int) -> tuple[Logits, Tensor] | None:
         """Have a source that holds rows read the texts and follow them, as `LanguageModel.draft` does.
@@ -149,23 +163,24 @@ class Sources:
         logits, ids = found
         return self._prepare(logits), ids
 
-    def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
-        if name == "expert" and self._exits:
-            return self._read_expert_and_exits(texts, keep)
+    def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int, hidden: HiddenStates | None) -> Tensor:
+        if name == "expert" and (self._exits or hidden is not None):
+            return self._read_inside_expert(texts, keep, hidden)
         if name not in self._exits:
             return read_model(self.model(name), texts, keep)
         assert name in self._exit_logits, "the expert is read before its exits"
         return self._exit_logits[name]
 
-    def _read_expert_and_exits(self, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
+    def _read_inside_expert(self, texts: Sequence[Sequence[int]], keep: int, hidden: HiddenStates | None) -> Tensor:
+        """Read the expert, its early exits, and its hidden states."""
         expert, exits = self.expert, tuple(self._exits.values())
-        assert isinstance(expert, RaggedModel), "only ragged models exit early"
+        assert isinstance(expert, RaggedModel), "only ragged models show what is inside"
         passes = []
         for part in _unread(expert, texts, keep):
             if part.wanted:
-                passes.append(expert.run(part.tokens, keep=keep, first_row=part.first_row, exits=exits))
+                passes.append(expert.run(part.tokens, keep=keep, first_row=part.first_row, exits=exits, hidden=hidden))
             else:
-                expert.forward(part.tokens, first_row=part.first_row)
+                expert.run(part.tokens, keep=1, first_row=part.first_row, exits=(), hidden=hidden)
         final, *exited = (_join(parts) for parts in zip(*passes, strict=True))
         self._exit_logits = dict(zip(self._exits, exited, strict=True))
         return final
@@ -201,6 +216,8 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
 def _unread(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Iterator[_Pass]:
     """Cut what is unread into passes: running rows together, fresh rows within the token budget, long rows alone.
 
+    Rows that have been read are left out, if all running ones have been.
+
     So a fresh row's prompt never pads the rows that run already, many fresh rows make no huge pass, and a long text
     is read in parts, the last of which holds the `keep` positions whose logits are wanted.
     """
@@ -223,5 +240,6 @@ def _unread(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> 
             if end > first and (wider * (end + 1 - first) > _PASS_TOKENS or wider > row_tokens):
                 break
             end, width = end + 1, wider
-        yield _Pass(first, unread[first:end])
+        if width:
+            yield _Pass(first, unread[first:end])
         first = end

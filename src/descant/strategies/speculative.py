@@ -16,6 +16,7 @@ from descant.checks import number, shown, whole
 from descant.errors import SettingsError
 from descant.strategies.base import Draws, TokenStrategy
 from descant.strategies.beam import Beam
+from descant.strategies.contrastive_search import ContrastiveSearch
 from descant.strategies.greedy import Greedy
 from descant.strategies.sample import Sample
 from descant.types import Chosen
@@ -92,6 +93,11 @@ class Speculative(TokenStrategy):
             raise SettingsError(
                 "Speculative cannot draft for a beam search, whose beams are not known until their rivals are judged; "
                 "give Greedy() or Sample(), or Beam alone"
+            )
+        if isinstance(self.base, ContrastiveSearch):
+            raise SettingsError(
+                "Speculative cannot draft for a contrastive search, which needs the hidden states of k candidates at "
+                "every position, and drafts give one; give Greedy() or Sample(), or ContrastiveSearch alone"
             )
         if not isinstance(self.base, (Greedy, Sample)):
             raise SettingsError(f"Speculative.base is {shown(self.base)}; give Greedy() or Sample()")
