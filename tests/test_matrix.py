@@ -425,6 +425,7 @@ def test_pairs_of_parts_give_what_the_oracle_gives(cell: Cell) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.usefixtures("unchecked_types")  # the others check them; here they would take most of the time
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("scoring", SCORINGS)
 def test_every_combination_gives_what_the_oracle_gives(scoring: str, source: str) -> None:
