@@ -180,6 +180,7 @@ WITH_AMATEUR = {
         temperature=1.5,
         released=True,
     ),
+    "contrastive, one candidate": difference(Contrastive(candidates=1), candidates=1),
     "contrastive, selective": difference(Contrastive(0.05, selective=True), alpha=0.05),
     "contrastive, beta": Scored(
         Contrastive(0.02, beta=0.5), lambda s: oracle.contrastive(s.expert, s.other, alpha=0.02, beta=0.5)
@@ -425,7 +426,7 @@ def test_pairs_of_parts_give_what_the_oracle_gives(cell: Cell) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.usefixtures("unchecked_types")  # the others check them; here they would take most of the time
+@pytest.mark.usefixtures("unchecked_types")  # other tests check them; here it would take most of the time
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("scoring", SCORINGS)
 def test_every_combination_gives_what_the_oracle_gives(scoring: str, source: str) -> None:
@@ -467,6 +468,7 @@ def test_the_matrix_lacks_nothing_that_the_package_offers() -> None:
         assert any(isinstance(amateur, kind) for amateur in amateurs), kind
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_every_value_changes_what_is_written() -> None:
     """Else its cells would hold whatever it did."""
 
