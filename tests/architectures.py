@@ -1,5 +1,7 @@
 """Tiny random models of every architecture that decodes over the ragged cache, with sharp distributions."""
 
+import copy
+import random
 from typing import Any
 
 import torch
@@ -203,3 +205,17 @@ def build(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model.eval()
+
+
+def near(model: PreTrainedModel, noise: float, seed: int = 0) -> PreTrainedModel:
+    """A model that mostly agrees with another: an earlier checkpoint of it, a tuned one, a good draft model."""
+    other = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in other.parameters():
+        parameter.data += noise * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return other
+
+
+def make_prompts(*lengths: int, seed: int = 0, vocab: int = VOCAB) -> list[list[int]]:
+    source = random.Random(seed)
+    return [[source.randrange(2, vocab) for _ in range(length)] for length in lengths]

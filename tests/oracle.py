@@ -4,7 +4,8 @@ It shares no code with descant beyond the settings objects' fields.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,12 @@ from transformers import PreTrainedModel
 
 Sourcing = Callable[[list[int]], torch.Tensor]
 """Logits of the next token after a text."""
+
+Score = Callable[[list[int]], list[float]]
+"""Scores of every next token after a text."""
+
+Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""A processor as transformers has it: `(input_ids [1, length], scores [1, vocab]) → scores`."""
 
 
 @torch.inference_mode()
@@ -39,8 +46,8 @@ def early_exit(model: Any, layer: int, *, norm: bool = True) -> Sourcing:
 
 
 def contrastive(
-    expert: torch.Tensor,
-    amateur: torch.Tensor,
+    expert: Sequence[float] | torch.Tensor,
+    amateur: Sequence[float] | torch.Tensor,
     *,
     alpha: float = 0.1,
     beta: float | None = None,
@@ -50,7 +57,7 @@ def contrastive(
 ) -> list[float]:
     """Scores of every token, one by one."""
     width = min(len(expert), len(amateur))
-    e, a = expert[:width].tolist(), amateur[:width].tolist()
+    e, a = [float(x) for x in expert[:width]], [float(x) for x in amateur[:width]]
     log_z_e = math.log(sum(math.exp(x - max(e)) for x in e)) + max(e)
     scaled = a if released else [x / temperature for x in a]
     log_z_a = math.log(sum(math.exp(x - max(scaled)) for x in scaled)) + max(scaled)
@@ -76,16 +83,40 @@ def decode(
     amateur: Sourcing | None = None,
     *,
     count: int = 12,
-    eos: Sequence[int] = (),
+    eos: Collection[int] = (),
     **settings: Any,
 ) -> list[int]:
     """Greedy decoding; contrastive where an amateur is given."""
+    if amateur is None:
+        return greedy(prompt, lambda text: expert(text).tolist(), count, eos)
+    return greedy(prompt, lambda text: contrastive(expert(text), amateur(text), **settings), count, eos)
+
+
+def greedy(prompt: Sequence[int], score: Score, count: int = 12, eos: Collection[int] = ()) -> list[int]:
+    """The best token at every step."""
+    return follow(prompt, score, lambda scores: max(range(len(scores)), key=scores.__getitem__), count, eos)
+
+
+def sample(
+    prompt: Sequence[int], score: Score, uniform: Callable[[], float], count: int, eos: Collection[int] = ()
+) -> list[int]:
+    """Tokens where the running sum of probabilities, in order of ids, passes a number drawn for each."""
+
+    def choose(scores: list[float]) -> int:
+        probabilities = [math.exp(x) for x in log_softmax(scores)]
+        wanted = uniform()
+        return next(token for token in range(len(scores)) if math.fsum(probabilities[: token + 1]) > wanted)
+
+    return follow(prompt, score, choose, count, eos)
+
+
+def follow(
+    prompt: Sequence[int], score: Score, choose: Callable[[list[float]], int], count: int, eos: Collection[int]
+) -> list[int]:
+    """Decode token by token, as some function chooses from the scores."""
     text = list(prompt)
     for _ in range(count):
-        scores = expert(text).tolist()
-        if amateur is not None:
-            scores = contrastive(expert(text), amateur(text), **settings)
-        text.append(max(range(len(scores)), key=scores.__getitem__))
+        text.append(choose(score(text)))
         if text[-1] in eos:
             break
     return text[len(prompt) :]
@@ -120,13 +151,55 @@ def ends_after(
     )
 
 
-def greedy(prompt: Sequence[int], score: Callable[[list[int]], list[float]], count: int = 12) -> list[int]:
-    """Greedy decoding by any function from a text to the scores of its next token."""
-    text = list(prompt)
-    for _ in range(count):
-        scores = score(text)
-        text.append(max(range(len(scores)), key=scores.__getitem__))
-    return text[len(prompt) :]
+def search(
+    prompt: Sequence[int],
+    score: Score,
+    width: int,
+    count: int,
+    eos: Collection[int] = (),
+    *,
+    rank: Score | None = None,
+    length_penalty: float = 1.0,
+) -> list[tuple[list[int], float]]:
+    """Beam search until `width` sequences have ended and the best beam, ending now, would be no better than the worst.
+
+    There are so many candidates that `width` are left if all ends of sequence are among them. With `rank`, they are
+    those with the greatest ranks over all beams, whatever their beams' sums; without, those with the greatest sums.
+    """
+    beams: list[tuple[list[int], float]] = [([], 0.0)]
+    ended: list[tuple[list[int], float]] = []
+    for length in range(1, count + 1):
+        pool = []
+        for tokens, total in beams:
+            values = score([*prompt, *tokens])
+            ranks = rank([*prompt, *tokens]) if rank is not None else [total + value for value in values]
+            pool += [(ranks[token], [*tokens, token], total + value) for token, value in enumerate(values)]
+        pool.sort(key=lambda entry: -entry[0])
+        looked_at = max(2, 1 + len(eos)) * width
+        candidates = sorted(((t, s) for _, t, s in pool[:looked_at] if s > -math.inf), key=lambda entry: -entry[1])
+        final = [(t, s) for t, s in candidates[:width] if t[-1] in eos or length == count]
+        ended = sorted([*ended, *((t, s / length**length_penalty) for t, s in final)], key=lambda e: -e[1])[:width]
+        beams = [(t, s) for t, s in candidates if t[-1] not in eos][:width]
+        if length == count or not beams:
+            break
+        if len(ended) == width and beams[0][1] / length**length_penalty <= ended[-1][1]:
+            break
+    return ended
+
+
+def processed(
+    scores: Sequence[float], fallback: Sequence[float], changes: Sequence[Change], text: Sequence[int]
+) -> list[float]:
+    """Scores after processors; where these leave nothing, what they leave of the fallback."""
+
+    def change(values: Sequence[float]) -> list[float]:
+        ids, row = torch.tensor([list(text)]), torch.tensor([list(values)], dtype=torch.float64)
+        for each in changes:
+            row = each(ids, row)
+        return [float(x) for x in row[0]]
+
+    changed = change(scores)
+    return changed if any(x > -math.inf for x in changed) else change(fallback)
 
 
 def log_softmax(logits: Sequence[float]) -> list[float]:
@@ -226,3 +299,14 @@ def ngram(text: Sequence[int], history: Sequence[Sequence[int]], order: int, wid
             scale = len(following) + kinds
             probabilities = [(following.count(x) + kinds * p) / scale for x, p in enumerate(probabilities)]
     return [math.log(p) for p in probabilities]
+
+
+def penalised(scores: Sequence[float], written: Sequence[int], penalty: float, *, every_time: bool) -> list[float]:
+    """Presence or frequency penalty: one subtraction a token that was written, or one each time it was."""
+    return [x - penalty * (written.count(token) if every_time else token in written) for token, x in enumerate(scores)]
+
+
+def n_sigma_edge(scores: Sequence[float], n: float) -> float:
+    """The least score within n standard deviations of the best, of those that are allowed."""
+    allowed = [x for x in scores if x > -math.inf]
+    return max(allowed) - n * (statistics.stdev(allowed) if len(allowed) > 1 else 0.0)

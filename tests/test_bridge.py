@@ -15,7 +15,9 @@ import architectures
 import oracle
 import tiny_tokenizers
 from descant import (
+    Beam,
     Contrastive,
+    ContrastiveSearch,
     Decoder,
     DecodingError,
     Guidance,
@@ -124,6 +126,22 @@ def test_contrast_of_bytes_equals_the_sum_over_every_tokenization(kind: str, reo
             assert token_id == max(expected, key=lambda token: (expected[token], -token))
             assert trace.amateur_rank is None
             ids.append(token_id)
+
+
+def test_beams_add_up_contrasts_of_bytes() -> None:
+    kind, width = "byte-level", 2
+
+    def score(ids: list[int]) -> list[float]:
+        head = scores(kind, ids, 0.1)
+        return [head.get(token, -math.inf) for token in range(EXPERT.config.vocab_size)]
+
+    outs = decoder_for(kind, **EXACT).generate(PROMPTS[:2], Contrastive(0.1), strategy=Beam(width), max_new_tokens=3)
+    eos = [EXPERT_TOKENIZER.eos_token_id]
+    for prompt, out in zip(PROMPTS, outs, strict=False):
+        expected = oracle.search(EXPERT_TOKENIZER(prompt)["input_ids"], score, width, 3, eos)
+        found = [out, *out.alternatives]
+        assert [each.token_ids for each in found] == [tokens for tokens, _ in expected]
+        assert [each.score for each in found] == pytest.approx([total for _, total in expected], rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -321,6 +339,8 @@ def test_what_cannot_be_bridged_is_refused() -> None:
         Decoder(EXPERT, EXPERT_TOKENIZER, OtherTokenizer("a name"))
     with pytest.raises(VocabularyError, match=r"OtherTokenizer"):
         Decoder(EXPERT, EXPERT_TOKENIZER, AMATEURS["wordpiece"], amateur_tokenizer=TOKENIZERS["wordpiece"])
+    with pytest.raises(SettingsError, match="reads candidates ahead"):
+        Decoder(EXPERT, EXPERT_TOKENIZER, amateur).generate("a", Contrastive(), strategy=ContrastiveSearch())
     mamba = architectures.build("mamba", vocab_size=len(TOKENIZERS["wordpiece"]))
     with pytest.raises(UnsupportedModelError, match="rolled back"):
         Decoder(EXPERT, EXPERT_TOKENIZER, OtherTokenizer(mamba, TOKENIZERS["wordpiece"]))

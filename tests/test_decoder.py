@@ -1,6 +1,5 @@
 """Decoding through the public face against the naive oracle and against transformers."""
 
-import random
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from transformers import RepetitionPenaltyLogitsProcessor as HFRepetition
 
 import architectures
 import oracle
+from architectures import make_prompts
 from descant import (
     Contrastive,
     Decoder,
@@ -32,11 +32,6 @@ from descant import (
 EXPERT = architectures.build("qwen2", seed=1)
 AMATEUR = architectures.build("llama", seed=2, num_hidden_layers=1)
 GPT2 = architectures.build("gpt2", seed=1)
-
-
-def make_prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
-    source = random.Random(seed)
-    return [[source.randrange(2, architectures.VOCAB) for _ in range(length)] for length in lengths]
 
 
 PROMPTS = make_prompts(5, 1, 9, 3)

@@ -3,11 +3,9 @@
 Every case is decoded plainly, speculatively in three ways, and scored.
 """
 
-import copy
 import functools
 import json
 import math
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from transformers import PreTrainedModel, UnbatchedClassifierFreeGuidanceLogitsP
 
 import architectures
 import oracle
+from architectures import make_prompts, near
 from checkpoints import sentencepiece_tokenizer
 from descant import (
     AutoContrastive,
@@ -49,31 +48,15 @@ EXPERT = architectures.build("qwen2", seed=1, num_hidden_layers=6)
 WIDTH = architectures.VOCAB
 
 
-def near(model: PreTrainedModel, noise: float, seed: int) -> PreTrainedModel:
-    """A model that mostly agrees with another: an earlier checkpoint of it, a tuned one."""
-    other = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in other.parameters():
-        parameter.data += noise * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    return other
-
-
 EARLIER = near(EXPERT, 0.05, 0)
 DRAFT = near(EXPERT, 0.02, 1)
 PLUS, MINUS = near(EXPERT, 0.1, 2), near(EXPERT, 0.1, 3)
 SMALL = architectures.build("llama", seed=2, num_hidden_layers=1)
 
 
-def make_prompts(*lengths: int, seed: int = 0) -> list[list[int]]:
-    source = random.Random(seed)
-    return [[source.randrange(2, WIDTH) for _ in range(length)] for length in lengths]
-
-
 PROMPTS = make_prompts(5, 1, 9, 3)
 OTHERS = make_prompts(2, 4, 3, 14, seed=1)
 BAD = [7, 8, 9, 10, 11, 12]
-
-Score = Callable[[list[int]], list[float]]
 
 
 @functools.cache
@@ -102,10 +85,6 @@ def early(text: list[int], *layers: int, norm: bool = True) -> list[list[float]]
 def after(model: PreTrainedModel, other: list[int], prompt: list[int], text: list[int]) -> list[float]:
     """Logits of a model that reads another prompt."""
     return logits(model, other + text[len(prompt) :])
-
-
-def contrast(expert: list[float], amateur: list[float], alpha: float) -> list[float]:
-    return oracle.contrastive(torch.tensor(expert).double(), torch.tensor(amateur).double(), alpha=alpha)
 
 
 def case(scoring: Any, score: Callable[[list[int], list[int], list[int]], list[float]], **models: Any) -> Any:
@@ -146,19 +125,24 @@ CASES: dict[str, Any] = {
         amateur=OtherPrompt(lambda ids: ids[-1:]),
     ),
     "contrastive with a bad prompt": case(
-        Contrastive(0.02), lambda t, p, o: contrast(logits(EXPERT, t), after(EXPERT, BAD, p, t), 0.02),
+        Contrastive(0.02),
+        lambda t, p, o: oracle.contrastive(logits(EXPERT, t), after(EXPERT, BAD, p, t), alpha=0.02),
         amateur=OtherPrompt(BAD),
     ),
     "contrastive with n-grams": case(
-        Contrastive(0.02), lambda t, p, o: contrast(logits(EXPERT, t), oracle.ngram(t, [t], 3, WIDTH), 0.02),
+        Contrastive(0.02),
+        lambda t, p, o: oracle.contrastive(logits(EXPERT, t), oracle.ngram(t, [t], 3, WIDTH), alpha=0.02),
         amateur=NGram(3),
     ),
     "contrastive with fitted n-grams": case(
-        Contrastive(0.02), lambda t, p, o: contrast(logits(EXPERT, t), oracle.ngram(t, OTHERS, 2, WIDTH), 0.02),
+        Contrastive(0.02),
+        lambda t, p, o: oracle.contrastive(logits(EXPERT, t), oracle.ngram(t, OTHERS, 2, WIDTH), alpha=0.02),
         amateur=NGram(2, OTHERS),
     ),
     "contrastive with an earlier checkpoint": case(
-        Contrastive(0.02), lambda t, p, o: contrast(logits(EXPERT, t), logits(EARLIER, t), 0.02), amateur=EARLIER
+        Contrastive(0.02),
+        lambda t, p, o: oracle.contrastive(logits(EXPERT, t), logits(EARLIER, t), alpha=0.02),
+        amateur=EARLIER,
     ),
     "proxy tuning": case(
         ProxyTuning(), lambda t, p, o: oracle.steered(logits(EXPERT, t), logits(PLUS, t), logits(MINUS, t), 1.0),

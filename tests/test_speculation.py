@@ -7,7 +7,6 @@ with plain decoding, which other tests compare with these.
 import copy
 import itertools
 import math
-import random
 import zlib
 from collections import Counter
 from typing import Any
@@ -16,10 +15,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedModel
 
 import architectures
 import oracle
+from architectures import make_prompts, near
 from descant import (
     Contrastive,
     Decoder,
@@ -44,23 +43,9 @@ from descant import (
 EXPERT = architectures.build("qwen2", seed=1)
 
 
-def near(model: PreTrainedModel, noise: float, seed: int = 0) -> PreTrainedModel:
-    """A model that mostly agrees with another: drafts of it are accepted at some places and rejected at others."""
-    other = copy.deepcopy(model)
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in other.parameters():
-        parameter.data += noise * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    return other
-
-
 AMATEUR = near(EXPERT, 0.03)
 OTHER = near(EXPERT, 0.02, seed=1)
 FAR = architectures.build("llama", seed=2, num_hidden_layers=1)
-
-
-def make_prompts(*lengths: int, seed: int = 0, vocab: int = architectures.VOCAB) -> list[list[int]]:
-    source = random.Random(seed)
-    return [[source.randrange(2, vocab) for _ in range(length)] for length in lengths]
 
 
 PROMPTS = make_prompts(5, 1, 9, 3)

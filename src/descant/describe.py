@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 _LISTED = 64
@@ -20,9 +21,7 @@ def describe(value: Any) -> Any:
 
 
 def _describe(value: Any, *, attributes: bool) -> Any:
-    def inner(item: Any) -> Any:
-        return _describe(item, attributes=attributes)
-
+    inner = partial(_describe, attributes=attributes)
     if value is None or isinstance(value, (str, int, float)):
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

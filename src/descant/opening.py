@@ -165,6 +165,11 @@ class Models:
         others |= {name: self._exits[key] for name, key in scoring.exits.items()}
         if "amateur" in scoring.sources and isinstance(self._amateur_setting, OtherTokenizer) and self.bridged:
             _check_judges(scoring)
+            if isinstance(strategy, ContrastiveSearch):
+                raise SettingsError(
+                    "ContrastiveSearch reads candidates ahead, which an amateur with another tokenizer cannot follow; "
+                    "choose Greedy(), Beam() or an amateur with the expert's tokens"
+                )
             others["amateur"] = self._bridge(self._amateur_setting)()
         if isinstance(strategy, Speculative):
             if not isinstance(strategy.draft, PromptLookup) and not self._amateur_drafts(

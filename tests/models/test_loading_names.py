@@ -33,7 +33,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """Fail at any connection, and note it: libraries may swallow the failure."""
+    """Fail at any connection, and note it and any wait for another: libraries may swallow the failure."""
     attempts: list[object] = []
 
     def connect(self: socket.socket, address: object) -> None:
@@ -43,6 +43,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket.socket, "connect_ex", connect)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *address, **_: connect(None, address))  # type: ignore[arg-type]
+    monkeypatch.setattr(time, "sleep", attempts.append)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     return attempts
 
@@ -85,11 +86,9 @@ def test_folder_never_touches_the_network(pair: tuple[Path, Path], no_network: l
         "no\\such\\folder",
     ],
 )
-def test_missing_path_fails_at_once(name: str, no_network: list[object]) -> None:
+def test_missing_path_fails_without_asking_the_hub(name: str, no_network: list[object]) -> None:
     for load in (load_model, load_tokenizer):
-        start = time.perf_counter()
         message = refusal(lambda load=load: load(name))  # type: ignore[misc]
-        assert time.perf_counter() - start < 5
         assert f"no folder {name}" in message
         assert "check the path" in message
     assert no_network == []
@@ -122,11 +121,9 @@ def test_cached_model_needs_no_network(pair: tuple[Path, Path], cache: Path, no_
 def test_unreachable_hub_fails_without_retries(cache: Path, no_network: list[object]) -> None:
     for load in (load_model, load_tokenizer):
         no_network.clear()
-        start = time.perf_counter()
         message = refusal(lambda load=load: load(ID))  # type: ignore[misc]
-        assert time.perf_counter() - start < 5
         assert "cannot be reached" in message
-        # One request of ours; the hub's library may make another, to name the caller in it.
+        # One request of ours, and no wait; the hub's library may make another, to name the caller in it.
         assert 1 <= len(no_network) <= 2
 
 
@@ -165,7 +162,8 @@ def answer(kind: type[HfHubHTTPError], status: int) -> HfHubHTTPError:
 def test_answers_of_the_hub_are_told_apart(
     error: HfHubHTTPError, expected: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def model_info(self: HfApi, *arguments: object, **options: object) -> None:
+    def model_info(self: HfApi, *arguments: object, timeout: float, **options: object) -> None:
+        assert timeout <= 5, "a hub that does not answer is not waited for"
         raise error
 
     monkeypatch.setattr(HfApi, "model_info", model_info)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from processor_cases import Case, cases, make_case
 from transformers import RepetitionPenaltyLogitsProcessor
 
+import oracle
 from descant import SettingsError
 from descant.processors import FrequencyPenalty, History, PresencePenalty, RepetitionPenalty
 
@@ -18,14 +19,12 @@ def test_repetition_penalty_is_that_of_transformers(case: Case, penalty: float) 
 
 
 def naive(case: Case, penalty: float, *, every_time: bool) -> torch.Tensor:
-    """Python loops over the generated tokens, one subtraction of penalty × count a token."""
-    expected = case.scores.clone()
-    for i, row in enumerate(expected):
+    rows = []
+    for i, scores in enumerate(case.scores.tolist()):
         start, stop = int(case.history.prompt_lengths[i]), int(case.history.lengths[i])
-        text = case.history.tokens[i, start:stop].tolist()
-        for token in set(text):
-            row[token] -= penalty * (text.count(token) if every_time else 1)
-    return expected
+        written = case.history.tokens[i, start:stop].tolist()
+        rows.append(oracle.penalised(scores, written, penalty, every_time=every_time))
+    return torch.tensor(rows, dtype=case.scores.dtype)
 
 
 @given(case=cases(), penalty=st.sampled_from([-1.5, 0.0, 0.3, 2.0]))

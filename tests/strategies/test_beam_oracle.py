@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,9 +13,6 @@ import oracle
 from descant import Beam, Contrastive, Decoder, EarlyExit, Greedy, Likelihood, Output, Sample
 from descant.scoring import Scoring
 
-Scores = Callable[[list[int]], list[float]]
-"""Scores of every next token after a text."""
-
 Found = list[tuple[list[int], float]]
 
 PROMPTS = [[5, 17, 3], [8, 2, 9, 41, 7, 30], [60]]
@@ -24,7 +21,7 @@ AMATEUR = architectures.build("gpt2", seed=2, vocab_size=61)
 EOS = 4
 
 
-def contrast(alpha: float = 0.1, **settings: Any) -> Scores:
+def contrast(alpha: float = 0.1, **settings: Any) -> oracle.Score:
     expert, amateur = oracle.full(EXPERT), oracle.full(AMATEUR)
     return lambda text: oracle.contrastive(expert(text), amateur(text), alpha=alpha, **settings)
 
@@ -32,39 +29,6 @@ def contrast(alpha: float = 0.1, **settings: Any) -> Scores:
 def log_probs(text: list[int]) -> list[float]:
     logits: list[float] = oracle.full(EXPERT)(text).log_softmax(-1).tolist()
     return logits
-
-
-def search(
-    prompt: list[int],
-    width: int,
-    new: int,
-    scores: Scores,
-    rank: Scores | None = None,
-    length_penalty: float = 1.0,
-) -> Found:
-    """Search until `width` sequences have ended and the best beam, ending now, would be no better than the worst.
-
-    With `rank`, the candidates are the `2 · width` tokens with the greatest ranks over all beams, whatever their
-    beams' sums; without, those with the greatest sums.
-    """
-    beams: Found = [([], 0.0)]
-    ended: Found = []
-    for length in range(1, new + 1):
-        pool = []
-        for tokens, total in beams:
-            values = scores(prompt + tokens)
-            ranks = rank(prompt + tokens) if rank is not None else [total + value for value in values]
-            pool += [(ranks[token], [*tokens, token], total + value) for token, value in enumerate(values)]
-        pool.sort(key=lambda entry: -entry[0])
-        candidates = sorted(((t, s) for _, t, s in pool[: 2 * width] if s > -math.inf), key=lambda entry: -entry[1])
-        final = [(t, s) for t, s in candidates[:width] if t[-1] == EOS or length == new]
-        ended = sorted([*ended, *((t, s / length**length_penalty) for t, s in final)], key=lambda e: -e[1])[:width]
-        beams = [(t, s) for t, s in candidates if t[-1] != EOS][:width]
-        if length == new or not beams:
-            break
-        if len(ended) == width and beams[0][1] / length**length_penalty <= ended[-1][1]:
-            break
-    return ended
 
 
 def ours(output: Output) -> Found:
@@ -91,7 +55,7 @@ def test_contrastive_beams_add_up_the_difference(
 ) -> None:
     outputs = pair.generate(PROMPTS, Contrastive(alpha), strategy=Beam(width, length_penalty), max_new_tokens=8)
     for prompt, output in zip(PROMPTS, outputs, strict=True):
-        assert_same(output, search(prompt, width, 8, contrast(alpha), length_penalty=length_penalty))
+        assert_same(output, oracle.search(prompt, contrast(alpha), width, 8, [EOS], length_penalty=length_penalty))
 
 
 def test_the_beta_form_adds_up_log_probabilities(pair: Decoder) -> None:
@@ -101,7 +65,7 @@ def test_the_beta_form_adds_up_log_probabilities(pair: Decoder) -> None:
 
     outputs = pair.generate(PROMPTS, Contrastive(beta=0.5), strategy=Beam(3), max_new_tokens=8)
     for prompt, output in zip(PROMPTS, outputs, strict=True):
-        assert_same(output, search(prompt, 3, 8, scores))
+        assert_same(output, oracle.search(prompt, scores, 3, 8, [EOS]))
 
 
 def test_an_early_exit_serves_as_amateur_of_beams() -> None:
@@ -110,7 +74,8 @@ def test_an_early_exit_serves_as_amateur_of_beams() -> None:
     decoder.eos_token_ids = (EOS,)
     outputs = decoder.generate(PROMPTS, Contrastive(), strategy=Beam(3), max_new_tokens=8)
     for prompt, output in zip(PROMPTS, outputs, strict=True):
-        assert_same(output, search(prompt, 3, 8, lambda text: oracle.contrastive(expert(text), amateur(text))))
+        expected = oracle.search(prompt, lambda text: oracle.contrastive(expert(text), amateur(text)), 3, 8, [EOS])
+        assert_same(output, expected)
 
 
 @pytest.mark.parametrize("width", [2, 3, 5])
@@ -125,7 +90,7 @@ def test_the_released_rule_looks_at_what_the_expert_finds_probable(pair: Decoder
     outputs = pair.generate(PROMPTS, scoring, strategy=Beam(width, ranking="expert"), max_new_tokens=8)
     others = pair.generate(PROMPTS, scoring, strategy=Beam(width), max_new_tokens=8)
     for prompt, output in zip(PROMPTS, outputs, strict=True):
-        assert_same(output, search(prompt, width, 8, released, rank=log_probs))
+        assert_same(output, oracle.search(prompt, released, width, 8, [EOS], rank=log_probs))
     assert [ours(output) for output in outputs] != [ours(output) for output in others]
 
 
