@@ -55,23 +55,24 @@ def last_in_order(scores: Float[Tensor, " vocab"], count: int) -> Int64[Tensor, 
         if partitions == 0:
             return None
         partitions -= 1
-        cut = _partition(values, tokens)
+        values, tokens, cut, above = _narrow(values, tokens, place)
         if place < cut:
-            kept.append(tokens[cut:])
-            values, tokens = values[:cut], tokens[:cut]
+            kept.append(above)
         else:
             place -= cut
-            values, tokens = values[cut:], tokens[cut:]
     order = values.argsort(kind="stable")
     return torch.from_numpy(np.concatenate([tokens[order[place:]], *kept]))
 
 
-def _partition(values: np.ndarray, tokens: np.ndarray) -> int:
-    """Partition values, and their tokens with them, in place; return the size of the lower part.
+def _narrow(values: np.ndarray, tokens: np.ndarray, place: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
+    """Partition values, and their tokens with them; return the part that holds a place, both arrays of it.
+
+    Then the size of the lower part, and the tokens of the upper one. Overwrites the arguments.
 
     Hoare's way: two fingers walk towards each other from both ends, and where each has met a value that may stand in
     the other part (an equal one may stand in either), the two are swapped. So the first that one finger meets is
-    swapped with the first of the other, the second with the second, and so on until they cross.
+    swapped with the first of the other, the second with the second, and so on until they cross. Only the part that is
+    wanted is written.
     """
     median = _place_of_median(values)
     for array in (values, tokens):
@@ -80,10 +81,16 @@ def _partition(values: np.ndarray, tokens: np.ndarray) -> int:
     lower = np.flatnonzero(values[1:] <= values[0])[::-1] + 1
     pairs = min(len(upper), len(lower))
     swaps = int((upper[:pairs] < lower[:pairs]).sum())
-    for array in (values, tokens):
-        array[upper[:swaps]], array[lower[:swaps]] = array[lower[:swaps]], array[upper[:swaps]]
-    crossed = [*upper[swaps : swaps + 1], *lower[:swaps][-1:]]
-    return int(min(crossed))
+    cut = int(min([*upper[swaps : swaps + 1], *lower[:swaps][-1:]]))
+    rising, falling = upper[:swaps], lower[:swaps]  # which stand below and above the cut
+    above = tokens[cut:].copy()
+    above[falling - cut] = tokens[rising]
+    if place >= cut:
+        part = values[cut:].copy()
+        part[falling - cut] = values[rising]
+        return part, above, cut, above
+    values[rising], tokens[rising] = values[falling], tokens[falling]
+    return values[:cut], tokens[:cut], cut, above
 
 
 def _place_of_median(values: np.ndarray) -> int:
