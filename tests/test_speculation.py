@@ -39,6 +39,7 @@ from descant import (
     UnsupportedModelError,
     Window,
 )
+from descant.models.huggingface import RaggedModel
 
 EXPERT = architectures.build("qwen2", seed=1)
 
@@ -469,3 +470,26 @@ def test_every_pair_of_sizes_and_rows_agrees() -> None:
         strategy = Speculative(tokens=tokens, confidence=0.0)
         outs = decoder.generate(prompts, Contrastive(alpha=0.3), strategy=strategy, max_new_tokens=11, batch_size=rows)
         assert tokens_of(outs) == plain
+
+
+def test_the_expert_reads_no_token_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But those that replace rejected drafts: a pass reads what was emitted last and the new drafts."""
+    read: list[int] = []
+    run = RaggedModel.run
+
+    def noting(self: RaggedModel, tokens: list[list[int]], **how: Any) -> Any:
+        if self.model is EXPERT:
+            read.append(sum(map(len, tokens)))
+        return run(self, tokens, **how)
+
+    monkeypatch.setattr(RaggedModel, "run", noting)
+    [prompt] = make_prompts(7)
+    decoder = Decoder(EXPERT, amateur=AMATEUR)
+    for scoring in (Contrastive(alpha=0.3, selective=False), Likelihood()):
+        read.clear()
+        [out] = decoder.generate(
+            [prompt], scoring, strategy=Speculative(tokens=3, confidence=0.0), max_new_tokens=24, ignore_eos=True
+        )
+        assert out.speculation is not None
+        assert read[0] == len(prompt)
+        assert sum(read[1:]) == out.speculation.drafted + len(read[1:])

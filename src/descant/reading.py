@@ -61,7 +61,7 @@ class Reading:
             return self._ask(name, rows, ahead, self.at_ends("expert", rows))
         if name == self._drafts.source and name not in self._blocks:
             # All rows read: those whose draft was rejected, the token that replaced it.
-            self._sources.rewind([len(row.tokens) - 1 for row in self._rows])
+            self._sources.rewind([len(row.tokens) - 1 for row in self._rows], name)
             texts = [row.tokens for row in self._rows]
             self._blocks[name] = self._sources.read((name,), texts)[name]
         ends = self._block(name)[:, -1]

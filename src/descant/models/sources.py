@@ -116,9 +116,9 @@ class Sources:
         for model in self._holders:
             model.keep_rows(rows)
 
-    def rewind(self, lengths: Sequence[int]) -> None:
-        """Let every model forget what it has read of row i beyond `lengths[i]` tokens."""
-        for model in self.models:
+    def rewind(self, lengths: Sequence[int], name: str | None = None) -> None:
+        """Let one source, or every model, forget what it has read of row i beyond `lengths[i]` tokens."""
+        for model in self.models if name is None else (self.model(name),):
             kept = [min(held, length) for held, length in zip(model.lengths, lengths, strict=True)]
             if kept != list(model.lengths):
                 model.truncate(kept)
