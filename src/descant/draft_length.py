@@ -19,7 +19,7 @@ _PLAIN_ROUNDS = 4
 _PROBE_EVERY = 32
 """Rounds without drafts after which one token is drafted, to see whether that pays by now; and the reverse."""
 
-_GAIN, _GAIN_OF_ROWS = 1.02, 1.15
+_GAIN, _GAIN_OF_ROWS = 1.02, 1.3
 """What drafting must gain by estimate to be chosen: estimates err, and not drafting is safe. Several rows advance
 unevenly, and the call lasts as long as the slowest."""
 
