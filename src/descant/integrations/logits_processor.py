@@ -1,7 +1,6 @@
 """The contrast as a plain transformers `LogitsProcessor`, for frameworks that take processors and nothing else."""
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,6 +13,7 @@ from descant.models import Runner, inspect_model, open_model
 from descant.models.sources import Sources
 from descant.prompts import check_rows
 from descant.scoring import Contrastive
+from descant.tokens import common_prefix
 
 
 class ContrastiveLogitsProcessor(LogitsProcessor):
@@ -125,11 +125,6 @@ class ContrastiveLogitsProcessor(LogitsProcessor):
             return None
         if rows != list(range(len(self._texts))):
             self._sources.keep_rows(rows)
-        return [min(_shared(self._texts[row], text), len(text) - 1) for row, text in zip(rows, texts, strict=True)]
-
-
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Count the tokens that two texts begin with alike."""
-    if one == other[: len(one)]:
-        return len(one)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+        return [
+            min(common_prefix(self._texts[row], text), len(text) - 1) for row, text in zip(rows, texts, strict=True)
+        ]

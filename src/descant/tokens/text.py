@@ -146,6 +146,8 @@ def _encode_apart(tokenizer: PreTrainedTokenizerBase, prompt: str, continuation:
 
 def common_prefix(first: Sequence[object], second: Sequence[object]) -> int:
     """Count the leading items that are equal."""
+    if first == second[: len(first)]:  # the usual case of a text that goes on, without a loop
+        return len(first)
     for count, (left, right) in enumerate(zip(first, second, strict=False)):
         if left != right:
             return count
