@@ -55,7 +55,30 @@ class Quantization:
     left_alone: dict[str, str]
 
 
-class Int8Linear(ReplacedLinear):
+class QuantizedLinear(ReplacedLinear):
+    """A linear layer of levels and of scales for them."""
+
+    _levels: Tensor
+    _scales: Tensor
+
+    def forward(self, states: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
+        """Multiply by the weight and add the bias."""
+        product = self._multiply(states.reshape(-1, self.in_features))
+        if self.bias is not None:
+            product += self.bias
+        return product.view(*states.shape[:-1], self.out_features)
+
+    def _multiply(self, states: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
+        """Multiply by the weight."""
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of levels and scales, offsets included."""
+        return int(self._levels.nbytes + self._scales.nbytes)
+
+
+class Int8Linear(QuantizedLinear):
     """A linear layer of int8 weights, one scale an output."""
 
     form = "int8"
@@ -64,20 +87,11 @@ class Int8Linear(ReplacedLinear):
         super().__init__(layer)
         self._levels, self._scales = round_int8(layer.weight)
 
-    def forward(self, states: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
-        """Multiply by the weight and add the bias."""
-        product = torch._weight_int8pack_mm(states.reshape(-1, self.in_features), self._levels, self._scales)
-        if self.bias is not None:
-            product += self.bias
-        return product.view(*states.shape[:-1], self.out_features)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of levels and scales."""
-        return int(self._levels.nbytes + self._scales.nbytes)
+    def _multiply(self, states: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
+        return torch._weight_int8pack_mm(states, self._levels, self._scales)
 
 
-class Int4Linear(ReplacedLinear):
+class Int4Linear(QuantizedLinear):
     """A linear layer of int4 weights, a scale and an offset for each group of inputs of an output."""
 
     form = "int4"
@@ -89,19 +103,9 @@ class Int4Linear(ReplacedLinear):
         self._levels = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)
         self._scales = torch.stack([scales.t(), offsets.t()], dim=-1).contiguous()
 
-    def forward(self, states: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
-        """Multiply by the weight and add the bias."""
-        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            states.reshape(-1, self.in_features), self._levels, self._group, self._scales
-        )
-        if self.bias is not None:
-            product += self.bias
-        return product.view(*states.shape[:-1], self.out_features)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of levels, scales and offsets."""
-        return int(self._levels.nbytes + self._scales.nbytes)
+    def _multiply(self, states: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
+        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(states, self._levels, self._group, self._scales)
+        return product
 
 
 def round_int8(weight: Float[Tensor, "out in"]) -> tuple[Int[Tensor, "out in"], Float[Tensor, " out"]]:
@@ -162,7 +166,7 @@ def quantize(model: PreTrainedModel, scheme: Scheme) -> Quantization:
 
     head = next((name for name, module in model.named_modules() if module is model.get_output_embeddings()), None)
     made, left = replace_linears(model, make)
-    layers = [module for module in made.values() if isinstance(module, (Int8Linear, Int4Linear))]
+    layers = [module for module in made.values() if isinstance(module, QuantizedLinear)]
     fours = sum(isinstance(module, Int4Linear) for module in layers)
     counts = {"int8": len(layers) - fours, "int4": fours}
     return Quantization(scheme, counts, sum(module.nbytes for module in layers), sum(before.values()), left)
