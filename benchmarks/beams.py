@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.cases import ROUNDS, prompts_of
+from benchmarks.cases import ROUNDS, run_of
 from benchmarks.shapes import bundled, shape
 from descant import Beam, Contrastive, Decoder, Greedy, Likelihood
 from descant.bench.measure import Spread, in_rounds, ratio
-from descant.options import Options
 from descant.scoring import Scoring
 from descant.strategies import Strategy
 
@@ -51,8 +50,7 @@ def _steps(decoder: Decoder, scoring: Scoring, strategy: Strategy, prompts: int,
     """Return a case that decodes and gives the milliseconds of a step."""
 
     def case(_round: int) -> float:
-        options = Options(scoring, (), strategy, steps + 1, (), True, 0, False, None, 0, False, 64)
-        run = decoder._run(prompts_of(prompts), options, None, follow=False)
+        run = run_of(decoder, scoring, (), strategy, prompts, new=steps + 1)
         run.engine.add(run.rows)
         run.engine.step()  # the prefill
         start, count = time.perf_counter(), 0

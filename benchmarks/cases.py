@@ -6,11 +6,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.shapes import SHAPES, bundled, shape
+from benchmarks.shapes import SHAPES, bundled, peaked, shape
 from descant import Contrastive, Decoder, Likelihood, Sample, Temperature, TopP
 from descant.bench.measure import Spread, interleaved, ratio
-from descant.engine import Engine, Method
+from descant.engine import Engine
 from descant.models.sources import Sources
+from descant.options import Options
+from descant.run import Run
+from descant.scoring import Scoring
+from descant.strategies import Greedy, Strategy
 from descant.types import Logits
 
 Row = dict[str, Any]
@@ -27,6 +31,14 @@ def prompts_of(rows: int, tokens: int = PROMPT_TOKENS) -> list[list[int]]:
     generator = torch.Generator().manual_seed(rows)
     listed: list[list[int]] = torch.randint(10, 2000, (rows, tokens), generator=generator).tolist()
     return listed
+
+
+def run_of(
+    decoder: Decoder, scoring: Scoring, processors: Sequence[Any], strategy: Strategy, rows: int, new: int
+) -> Run:
+    """Return a call for so many rows, each to gain `new` tokens, whose engine has not been given them yet."""
+    options = Options(scoring, tuple(processors), strategy, new, (), True, 0, False, None, 0, False, 64)
+    return decoder._run(prompts_of(rows), options, None, follow=False)
 
 
 def greedy() -> list[Row]:
@@ -115,8 +127,7 @@ def selection() -> list[Row]:
     norm is scaled so that they spread with a standard deviation of about 8 (1.7 nats of entropy). Contrast runs two
     models of that shape.
     """
-    model = shape("Qwen2.5-0.5B")
-    model.model.norm.weight.data *= 8 / (0.02 * model.config.hidden_size**0.5)
+    model = peaked(shape("Qwen2.5-0.5B"))
     decoder = Decoder(model, amateur=model)
     methods = {
         "greedy": (Likelihood(), (), None),
@@ -146,14 +157,10 @@ def selection() -> list[Row]:
 def _selection_share(
     decoder: Decoder, scoring: Any, processors: Sequence[Any], strategy: Any, rows: int
 ) -> tuple[float, float]:
-    from descant.options import Options
-    from descant.strategies import Greedy
-
-    options = Options(scoring, tuple(processors), strategy or Greedy(), 9, (), True, 0, False, None, 0, False, 64)
-    run = decoder._run(prompts_of(rows), options, None, follow=False)
-    sources = run.engine.sources
+    run = run_of(decoder, scoring, processors, strategy or Greedy(), rows, new=9)
+    sources, method = run.engine.sources, run.engine.method
     timed = _TimedSources(sources.expert, sources.others, sources.width)
-    engine = Engine(timed, Method(scoring, tuple(processors), options.strategy), batch_rows=rows, max_rows=64)
+    engine = Engine(timed, method, batch_rows=rows, max_rows=64)
     engine.add(run.rows)
     engine.step()  # the prefill
     timed.seconds = 0.0

@@ -50,6 +50,12 @@ def bundled() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase
     return expert, amateur, AutoTokenizer.from_pretrained(demo_paths()[0])
 
 
+def peaked(model: PreTrainedModel) -> PreTrainedModel:
+    """Scale a final norm so that random weights give logits as spread as trained ones: a deviation of about 8."""
+    model.model.norm.weight.data *= 8 / (0.02 * model.config.hidden_size**0.5)
+    return model
+
+
 def endless(model: PreTrainedModel) -> PreTrainedModel:
     """Let a model decode to the length limit, so that every case does the same work."""
     model.generation_config.eos_token_id = None

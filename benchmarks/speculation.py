@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.shapes import bundled, shape
+from benchmarks.shapes import bundled, peaked, shape
 from descant import Decoder, Speculative
 from descant.bench import baselines
 from descant.bench.clock import Decoded
@@ -140,12 +140,13 @@ def planted() -> list[Row]:
 
     Against greedy model.generate of the expert: tokens a second after the first ones.
     """
-    whole, expert, amateur = shape("Qwen2.5-3B"), shape("Qwen2.5-3B"), shape("Qwen2.5-0.5B")
-    for model in (expert, amateur):  # logits as peaked as trained ones: the selection costs what it costs them
-        model.model.norm.weight.data *= 8 / (0.02 * model.config.hidden_size**0.5)
-        pack(model)
-    rounded = shape("Qwen2.5-0.5B")
-    rounded.model.norm.weight.data *= 8 / (0.02 * rounded.config.hidden_size**0.5)
+    # Logits as peaked as trained ones: the selection costs what it costs them.
+    whole, expert, amateur, rounded = (
+        shape("Qwen2.5-3B"),
+        *(peaked(shape(f"Qwen2.5-{size}")) for size in ("3B", "0.5B", "0.5B")),
+    )
+    pack(expert)
+    pack(amateur)
     quantize(rounded, "int4")
     decoders = {"": Decoder(expert, amateur=amateur), ", amateur in int4": Decoder(expert, amateur=rounded)}
     prompt = torch.randint(10, 2000, (24,), generator=torch.Generator().manual_seed(1)).tolist()

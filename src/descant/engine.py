@@ -299,9 +299,7 @@ class Engine:
         if self._may_skip(at_hand) and bool(scoring.settled(expert).all()):
             return {"expert": expert}, scoring.alone(expert)
         logits = {"expert": expert, **{name: read(name) for name in scoring.sources[1:]}}
-        for name in self.sources.bridges:
-            if name in scoring.sources:
-                logits[f"{name} total"] = expert.new_zeros(len(expert), 1)
+        logits |= self.sources.byte_totals(logits)
         return logits, scoring(logits)
 
     def _candidates(self, expert: Logits) -> Candidates:

@@ -65,7 +65,7 @@ def score_continuations(
         read = dict(sources.read(names, [text[: stop - 1] for text, (_, stop) in zip(texts, spans, strict=True)], keep))
         for name in set(scoring.sources) - set(names):
             read |= {name: _ask(sources.bridges[name], scoring, read["expert"], texts, spans)}
-            read |= {f"{name} total": torch.zeros_like(read[name][..., :1])}
+        read |= sources.byte_totals(read)
         for place, (pair, text, (start, stop)) in enumerate(zip(active, texts, spans, strict=True)):
             logits = {name: values[place, -(stop - start) :] for name, values in read.items()}
             history = _history(text, len(pairs[pair][0]), start, stop, sources.device) if processors else None

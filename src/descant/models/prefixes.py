@@ -41,8 +41,9 @@ class PrefixIndex:
 
     def log_mass(self, logprobs: Float[Tensor, " vocab"], data: bytes) -> float:
         """Return the log of the probability of all tokens that begin with these bytes."""
+        beyond = _beyond(data)
         first = bisect.bisect_left(self._keys, data)
-        last = bisect.bisect_left(self._keys, _beyond(data)) if _beyond(data) else len(self._keys)
+        last = bisect.bisect_left(self._keys, beyond) if beyond else len(self._keys)
         return float(logprobs[self._order[first:last]].double().logsumexp(0)) if first < last else -torch.inf
 
 

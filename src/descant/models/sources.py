@@ -150,6 +150,10 @@ class Sources:
         """
         return {name: self._prepare(self._read(name, texts, keep, hidden)) for name in names}
 
+    def byte_totals(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the sources with another tokenizer add for a scoring (see `Scoring.__call__`): totals of 0."""
+        return {f"{name} total": torch.zeros_like(logits[name][..., :1]) for name in self.bridges if name in logits}
+
     def draft(self, name: str, texts: Sequence[Sequence[int]], count: int) -> tuple[Logits, Tensor] | None:
         """Have a source that holds rows read the texts and follow them, as `LanguageModel.draft` does.
 
