@@ -1,0 +1,1 @@
+"""Measuring what decoding methods do: worlds whose truth is known, metrics, studies, experiments and reports."""
