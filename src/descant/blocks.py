@@ -50,6 +50,48 @@ def log_total(scores: Float[Tensor, "n vocab"]) -> Float[Tensor, " n"]:
     return scores.amax(-1) - scores.log_softmax(-1).amax(-1)
 
 
+def keep(scores: Float[Tensor, "n vocab"], places: Int64[Tensor, " places"]) -> Float[Tensor, "n vocab"]:
+    """Return the scores with all forbidden but those at some places of the flattened scores."""
+    kept = torch.full_like(scores, -torch.inf, memory_format=torch.contiguous_format)
+    kept.view(-1)[places] = scores.take(places)
+    return kept
+
+
+def pick(
+    scores: Float[Tensor, "n vocab"], places: Int64[Tensor, " places"]
+) -> tuple[Float[Tensor, "n most"], Int64[Tensor, "n most"]] | None:
+    """Return the scores at some places of the flattened scores, row by row in order of tokens, and the tokens.
+
+    The places are given once each. Rows that have fewer than others end in scores of −inf. None if a row has no place,
+    or so many that `Blocks.log_total` would not pick them out: its total is to be the same to the last bit either way.
+    """
+    places = places.sort().values
+    row, token = places // scores.shape[1], places % scores.shape[1]
+    counts = torch.bincount(row, minlength=len(scores))
+    blocks = (row * scores.shape[1] + token // _BLOCK).unique_consecutive() // scores.shape[1]
+    most = int(torch.bincount(blocks, minlength=len(scores)).amax())
+    if most * _FEW > -(-scores.shape[1] // _BLOCK) or not bool(counts.all()):
+        return None
+    column = torch.arange(len(places)) - (counts.cumsum(0) - counts)[row]
+    tokens = torch.zeros(len(scores), int(counts.amax()), dtype=torch.int64)
+    values = torch.full(tokens.shape, -torch.inf, dtype=scores.dtype)
+    tokens[row, column], values[row, column] = token, scores.take(places)
+    return values, tokens
+
+
+def divided(scores: Float[Tensor, "*any"], temperature: float) -> Float[Tensor, "*any"]:
+    """Return scores over a temperature; themselves, if it is 1."""
+    return scores if temperature == 1 else scores / temperature
+
+
+def total_of_few(values: Float[Tensor, "n few"]) -> Float[Tensor, " n"]:
+    """Return `log Σ exp(values)` of each row, the same however many values of −inf stand between or behind."""
+    best = values.amax(-1, keepdim=True).double()
+    # A running sum does not depend on how many zeros stand between, which the other rows decide.
+    sums = (values.double() - best).exp_().cumsum(-1)[:, -1]
+    return (best[:, 0] + sums.log()).to(values.dtype)
+
+
 class Blocks:
     """Rows of scores with the maxima of their blocks; the last block may be shorter than the others.
 
@@ -57,15 +99,19 @@ class Blocks:
     ----------
     scores
         `[n, vocab]`, for which `is_wide` holds. NaN counts as the greatest score.
+    temperature
+        What they are divided by, where they are looked at: that gives what dividing all of them first gives, for
+        division keeps their order.
     """
 
-    def __init__(self, scores: Float[Tensor, "n vocab"]) -> None:
+    def __init__(self, scores: Float[Tensor, "n vocab"], temperature: float = 1.0) -> None:
         whole = scores.shape[1] // _BLOCK
         maxima: Tensor = scores[:, : whole * _BLOCK].unflatten(-1, (whole, _BLOCK)).amax(-1)
         if whole * _BLOCK < scores.shape[1]:
             maxima = torch.cat([maxima, scores[:, whole * _BLOCK :].amax(-1, keepdim=True)], -1)
         self.scores: Tensor = scores
-        self.maxima: Tensor = maxima
+        self.temperature = temperature
+        self.maxima: Tensor = divided(maxima, temperature)
 
     def best(self) -> Float[Tensor, "n 1"]:
         """Return each row's greatest score."""
@@ -98,16 +144,15 @@ class Blocks:
             return None
         token = (block[:, None] * _BLOCK + torch.arange(_BLOCK)).clamp_(max=self.scores.shape[1] - 1)
         row = row[:, None]
-        return (row * self.scores.shape[1] + token)[~(self.scores[row, token] < least[row, 0])]
+        values = divided(self.scores[row, token], self.temperature)
+        return (row * self.scores.shape[1] + token)[~(values < least[row, 0])]
 
     def keep_from(self, least: Float[Tensor, "n 1"]) -> Float[Tensor, "n vocab"]:
-        """Return the scores with those below a limit forbidden."""
+        """Return the scores with those below a limit forbidden; not for a temperature."""
         places = self.places_from(least)
         if places is None:
             return torch.where(self.scores < least, -torch.inf, self.scores)
-        kept = torch.full_like(self.scores, -torch.inf, memory_format=torch.contiguous_format)
-        kept.view(-1)[places] = self.scores.take(places)
-        return kept
+        return keep(self.scores, places)
 
     def log_total(self) -> Float[Tensor, " n"]:
         """Return `log Σ exp(scores)` of each row; NaN where no score is finite."""
@@ -116,15 +161,14 @@ class Blocks:
         if not bool(few.any()):
             return self._log_total_of_all()
         values, _ = self._look_into(self._first(max(1, int(counts[few].amax()))))
-        best = self.best().double()
-        # A running sum does not depend on how many zeros stand between, which the other rows decide.
-        sums = (values.double() - best).exp_().cumsum(-1)[:, -1]
-        of_few = (best[:, 0] + sums.log()).to(values.dtype)
+        of_few = total_of_few(values)
         return of_few if bool(few.all()) else torch.where(few, of_few, self._log_total_of_all())
 
     def _log_total_of_all(self) -> Float[Tensor, " n"]:
         # `logsumexp` takes twice as long, and ten times where most scores are −inf.
-        parts = [self.scores[part].log_softmax(-1).amax(-1) for part in in_parts(self.scores)]
+        parts = [
+            divided(self.scores[part], self.temperature).log_softmax(-1).amax(-1) for part in in_parts(self.scores)
+        ]
         return self.best()[:, 0] - torch.cat(parts)
 
     def _are_many(self, blocks: int) -> bool:
@@ -142,4 +186,5 @@ class Blocks:
         tokens = (blocks[:, :, None] * _BLOCK + torch.arange(_BLOCK)).flatten(1)
         beyond = tokens >= self.scores.shape[1]
         tokens.clamp_(max=self.scores.shape[1] - 1)
-        return self.scores.gather(1, tokens).masked_fill_(beyond, -torch.inf), tokens
+        values = divided(self.scores.gather(1, tokens), self.temperature)
+        return values.masked_fill_(beyond, -torch.inf), tokens

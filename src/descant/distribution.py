@@ -2,14 +2,46 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from descant.blocks import Blocks, is_wide
+from descant.blocks import Blocks, divided, is_wide, pick, total_of_few
 from descant.processors.base import History, Processor
+from descant.processors.temperature import Temperature
 from descant.types import Chosen
+
+
+class Few(NamedTuple):
+    """The few tokens that processors leave, by rising id; rows with fewer than others end in scores of −inf."""
+
+    scores: Float[Tensor, "n few"]
+    tokens: Int64[Tensor, "n few"]
+
+    def logprobs(self, places: Chosen) -> Float[Tensor, " n"]:
+        """Return the log-probability of one token a position, given by its place; NaN where there is none."""
+        return self.scores.gather(-1, places[:, None])[:, 0] - total_of_few(self.scores)
+
+
+def shortlist(processors: Sequence[Processor], history: History | None, scores: Float[Tensor, "n vocab"]) -> Few | None:
+    """Apply processors in order and return the few tokens that they leave, the same that `process` leaves.
+
+    None where the last of them does not tell which (see `Processor.kept_places`), or a position has none.
+    """
+    if not processors or history is None or not is_wide(scores):
+        return None
+    *first, last = processors
+    if type(last).kept_places is Processor.kept_places:
+        return None
+    temperature, before = 1.0, first[-1] if first else None
+    if isinstance(before, Temperature):  # dividing what is looked at takes less than dividing all
+        temperature, first = before.temperature, first[:-1]
+    scores = _apply(first, history, scores)
+    places = last.kept_places(scores, temperature)
+    found = None if places is None else pick(scores, places)
+    return None if found is None else Few(divided(found[0], temperature), found[1])
 
 
 def process(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from descant import choice
 from descant.blocks import log_total
-from descant.distribution import logprobs, process
+from descant.distribution import Few, logprobs, process, shortlist
 from descant.draft_length import DraftLength, Round
 from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
 from descant.errors import DecodingError
@@ -73,12 +73,21 @@ class _Judged:
         Of the sources, `[n, vocab]` each.
     raw, scores
         `[n, vocab]`: what the scoring made of them, and the processors of that.
+    few
+        The scores of the tokens that the processors leave, in place of those of all; where that is known and enough.
     """
 
     rows: Sequence[int]
     logits: Mapping[str, Logits]
     raw: Float[Tensor, "n vocab"]
-    scores: Float[Tensor, "n vocab"]
+    scores: Float[Tensor, "n vocab_or_few"]
+    few: Few | None = None
+
+    def tokens(self, places: Chosen) -> tuple[Sequence[int], Sequence[float]]:
+        """Return the tokens at one place of the scores a position, and their log-probabilities."""
+        if self.few is None:
+            return places.tolist(), logprobs(self.scores, places).tolist()
+        return self.few.tokens.gather(-1, places[:, None])[:, 0].tolist(), self.few.logprobs(places).tolist()
 
 
 class Engine:
@@ -232,7 +241,8 @@ class Engine:
             return
         assert isinstance(self.method.strategy, TokenStrategy)
         ahead = [len(drafts.tokens[number]) for number in rows]
-        judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead)
+        few = self.method.strategy.of_allowed and not self.top_logprobs and self.observe is None
+        judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead, few=few)
         self._emit(judged, self.method.strategy.choose(judged.scores, self._draws(rows)), [None] * len(rows))
 
     def _look_ahead(self, ahead: Lookahead) -> None:
@@ -276,15 +286,27 @@ class Engine:
         return Draws([row.generator for row in chosen], [row.index for row in chosen], self.batch_rows)
 
     def _judge(
-        self, read: Callable[[str], Logits], rows: Sequence[int], ahead: Sequence[int], at_hand: str | None = None
+        self,
+        read: Callable[[str], Logits],
+        rows: Sequence[int],
+        ahead: Sequence[int],
+        at_hand: str | None = None,
+        *,
+        few: bool = False,
     ) -> _Judged:
-        """Score positions that lie `ahead[i]` drafted tokens beyond the text of row `rows[i]`."""
+        """Score positions that lie `ahead[i]` drafted tokens beyond the text of row `rows[i]`.
+
+        If the scores of `few` tokens are enough, they are all there is where the processors leave no more.
+        """
         logits, raw = self._score(read, at_hand)
         fallback = logits["expert"]
         if self._beams is not None:
             fallback = fallback.log_softmax(-1) if self.method.processors else fallback
             raw = raw if self.method.scoring.additive else raw.log_softmax(-1)
         history = self._history.before(rows, ahead) if self._history is not None else None
+        listed = shortlist(self.method.processors, history, raw) if few else None
+        if listed is not None:
+            return _Judged(rows, logits, raw, listed.scores, listed)
         return _Judged(rows, logits, raw, process(self.method.processors, history, raw, fallback))
 
     def _score(
@@ -324,14 +346,14 @@ class Engine:
             return scoring.skips_settled
         return len(self.rows) <= _SELECTIVE_ROWS
 
-    def _emit(self, judged: _Judged, ids: Chosen, drafted: Sequence[int | None]) -> set[int]:
-        """Append the tokens of positions, row by row, until a row ends or departs from what was drafted.
+    def _emit(self, judged: _Judged, places: Chosen, drafted: Sequence[int | None]) -> set[int]:
+        """Append the tokens at some places of the scores, until a row ends or departs from what was drafted.
 
         Returns
         -------
         The rows that did.
         """
-        values = zip(judged.rows, ids.tolist(), logprobs(judged.scores, ids).tolist(), drafted, strict=True)
+        values = zip(judged.rows, *judged.tokens(places), drafted, strict=True)
         departed: set[int] = set()
         emitted = []
         for position, (number, token_id, logprob, draft) in enumerate(values):

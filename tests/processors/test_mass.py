@@ -71,8 +71,8 @@ def test_the_shortlist_is_used_where_it_can_be(monkeypatch: pytest.MonkeyPatch) 
     """Peaked rows are decided without a sort, between equals too; rows that are flat are sorted."""
     sorts: list[torch.Tensor] = []
     for kind in (TopP, Typical):
-        sort = kind._by_sorting
-        monkeypatch.setattr(kind, "_by_sorting", lambda self, x, sort=sort: (sorts.append(x), sort(self, x))[1])
+        sort = kind._removed
+        monkeypatch.setattr(kind, "_removed", lambda self, x, sort=sort: (sorts.append(x), sort(self, x))[1])
     case = make_case(1, rows=5, vocab=20_000, kind="peaked")
     case.scores[1] = 0.0
     case.scores[2, 5:] = -math.inf

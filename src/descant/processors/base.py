@@ -44,6 +44,17 @@ class Processor(ABC):
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         """Return new scores `[n, vocab]`; −inf forbids a token. The arguments are not mutated."""
 
+    def kept_places(
+        self, scores: Float[Tensor, "n vocab"], temperature: float = 1.0
+    ) -> Int64[Tensor, " places"] | None:
+        """Return where in the flattened scores the tokens stand that a call with `scores / temperature` keeps.
+
+        In any order, once each. None from processors that do more than keeping some, and where they are not found
+        faster than by a call.
+        """
+        del scores, temperature
+        return None
+
     def with_eos(self, eos_token_ids: tuple[int, ...]) -> "Processor":
         """Return the processor with the model's end-of-sequence ids filled in, where it asks for them.
 

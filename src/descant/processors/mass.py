@@ -10,14 +10,13 @@ sorted.
 """
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from descant.blocks import Blocks, in_parts, is_wide, log_total
+from descant.blocks import Blocks, divided, in_parts, is_wide, keep, log_total
 from descant.checks import kept, number
 from descant.processors.base import History, Processor
 from descant.processors.introsort import is_torchs_order, last_in_order
@@ -33,30 +32,8 @@ The largest error of a sum over 152,064 sorted tokens, over normal, Zipf, unifor
 """
 
 
-class _MassTruncation(Processor):
-    """What both truncations share: which rows the shortlist decides, and which are sorted."""
-
-    def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
-        del history
-        # An accelerator sorts fast, and asking it which rows are in doubt would make it wait.
-        if not is_wide(scores) or scores.dtype not in _DOUBT:
-            return scores.masked_fill(self._by_sorting(scores), -math.inf)
-        kept, decided = self._by_shortlist(scores)
-        for rows in (~decided).nonzero()[:, 0].split(torch.get_num_threads()):
-            kept[rows] = scores[rows].masked_fill(self._by_sorting(scores[rows]), -math.inf)
-        return kept
-
-    @abstractmethod
-    def _by_sorting(self, scores: Float[Tensor, "n vocab"]) -> Bool[Tensor, "n vocab"]:
-        """Return which tokens to remove, from their full order."""
-
-    @abstractmethod
-    def _by_shortlist(self, scores: Float[Tensor, "n vocab"]) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:
-        """Return the new scores, and for which rows they are right beyond doubt."""
-
-
 @dataclass(frozen=True)
-class TopP(_MassTruncation):
+class TopP(Processor):
     """Keep the most probable tokens until their probabilities sum to p.
 
     Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration" (arXiv 1904.09751).
@@ -77,35 +54,63 @@ class TopP(_MassTruncation):
         object.__setattr__(self, "p", p)
         object.__setattr__(self, "min_tokens_to_keep", kept("TopP", self.min_tokens_to_keep))
 
-    def _by_sorting(self, scores: Float[Tensor, "n vocab"]) -> Bool[Tensor, "n vocab"]:
+    def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
+        del history
+        places = self.kept_places(scores)
+        return scores.masked_fill(self._removed(scores), -math.inf) if places is None else keep(scores, places)
+
+    def _removed(self, scores: Float[Tensor, "n vocab"]) -> Bool[Tensor, "n vocab"]:
         ascending, ids = scores.sort(-1)
         removed = ascending.softmax(-1).cumsum(-1) <= 1 - self.p
         removed[:, -self.min_tokens_to_keep :] = False
         return removed.scatter(-1, ids, removed)
 
-    def _by_shortlist(self, scores: Float[Tensor, "n vocab"]) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:
-        blocks = Blocks(scores)
+    def kept_places(
+        self, scores: Float[Tensor, "n vocab"], temperature: float = 1.0
+    ) -> Int64[Tensor, " places"] | None:
+        if not _has_shortlists(scores):
+            return None
+        first = torch.arange(len(scores))[:, None] * scores.shape[1]
+        ids, cut, decided, tied = self._by_shortlist(Blocks(scores, temperature))
+        listed = (torch.arange(ids.shape[1]) < cut) & (decided & ~tied)[:, None]
+        places = [(first + ids)[listed]]
+        for row in (decided & tied).nonzero()[:, 0].tolist():
+            known = is_torchs_order(scores.dtype)
+            tokens = last_in_order(divided(scores[row], temperature), int(cut[row])) if known else None
+            if tokens is None:
+                decided[row] = False
+            else:
+                places.append(first[row] + tokens)
+        for rows in (~decided).nonzero()[:, 0].split(torch.get_num_threads()):
+            row, token = (~self._removed(divided(scores[rows], temperature))).nonzero(as_tuple=True)
+            places.append(first[rows[row], 0] + token)
+        return torch.cat(places)
+
+    def _by_shortlist(
+        self, blocks: Blocks
+    ) -> tuple[Int64[Tensor, "n few"], Int64[Tensor, "n 1"], Bool[Tensor, " n"], Bool[Tensor, " n"]]:
+        """Return the best tokens, best first, and how many of them are kept.
+
+        Then for which rows that is beyond doubt, and where the cut falls between equal scores.
+        """
         total = blocks.log_total()[:, None].double()
         for length in _SHORTLISTS:
-            best = blocks.top(length)[0]
+            best, ids = blocks.top(length)
             probs = (best.double() - total).exp()
             before = probs.cumsum(-1) - probs  # the mass of all tokens that are better
             cut = (before < self.p).sum(-1, keepdim=True).clamp(min=self.min_tokens_to_keep)
             ends = (cut < best.shape[1])[:, 0]
             if bool(ends.all()):
                 break
-        clear = (before - self.p).abs() > _DOUBT[scores.dtype]
+        clear = (before - self.p).abs() > _DOUBT[best.dtype]
         decided = ends & clear[:, self.min_tokens_to_keep :].all(-1)
-        last = best.gather(-1, (cut - 1).clamp(max=best.shape[1] - 1))
-        kept = blocks.keep_from(last.masked_fill(~decided[:, None], math.inf))
-        tied = decided & (last == best.gather(-1, cut.clamp(max=best.shape[1] - 1)))[:, 0]
-        for row in tied.nonzero()[:, 0].tolist():
-            decided[row] = _cut_between_equals(kept[row], scores[row], int(cut[row]))
-        return kept, decided
+        edge = cut.clamp(max=best.shape[1] - 1)
+        tied = (best.gather(-1, edge) == best.gather(-1, edge - 1))[:, 0]
+        return ids, cut, decided, tied
 
 
 @dataclass(frozen=True)
-class Typical(_MassTruncation):
+class Typical(Processor):
     """Keep the tokens whose surprise is nearest to the entropy, `|−log p(x) − H|`, until a mass is reached.
 
     Meister et al. 2022, "Locally Typical Sampling" (arXiv 2202.00666).
@@ -126,7 +131,17 @@ class Typical(_MassTruncation):
         object.__setattr__(self, "mass", mass)
         object.__setattr__(self, "min_tokens_to_keep", kept("Typical", self.min_tokens_to_keep))
 
-    def _by_sorting(self, scores: Float[Tensor, "n vocab"]) -> Bool[Tensor, "n vocab"]:
+    def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
+        del history
+        if not _has_shortlists(scores) or self.min_tokens_to_keep > 1:
+            return scores.masked_fill(self._removed(scores), -math.inf)
+        parts = [self._by_shortlist(scores[part]) for part in in_parts(scores)]
+        kept, decided = (torch.cat(list(results)) for results in zip(*parts, strict=True))
+        for rows in (~decided).nonzero()[:, 0].split(torch.get_num_threads()):
+            kept[rows] = scores[rows].masked_fill(self._removed(scores[rows]), -math.inf)
+        return kept
+
+    def _removed(self, scores: Float[Tensor, "n vocab"]) -> Bool[Tensor, "n vocab"]:
         distance, ids = _atypicality(scores).sort(-1)
         mass = scores.gather(-1, ids).softmax(-1).cumsum(-1)
         last = (mass < self.mass).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
@@ -135,14 +150,7 @@ class Typical(_MassTruncation):
         return removed.scatter(-1, ids, removed)
 
     def _by_shortlist(self, scores: Float[Tensor, "n vocab"]) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:
-        if self.min_tokens_to_keep > 1:
-            return scores.clone(), torch.zeros(len(scores), dtype=torch.bool)
-        parts = [self._part_by_shortlist(scores[part]) for part in in_parts(scores)]
-        return torch.cat([kept for kept, _ in parts]), torch.cat([decided for _, decided in parts])
-
-    def _part_by_shortlist(
-        self, scores: Float[Tensor, "n vocab"]
-    ) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:
+        """Return the new scores, and for which rows they are right beyond doubt."""
         distance, total = _atypicality(scores), log_total(scores)[:, None].double()
         blocks = Blocks(-distance)
         for length in _SHORTLISTS:
@@ -158,14 +166,9 @@ class Typical(_MassTruncation):
         return scores.masked_fill(distance > farthest, -math.inf), decided
 
 
-def _cut_between_equals(kept: Float[Tensor, " vocab"], scores: Float[Tensor, " vocab"], count: int) -> bool:
-    """Keep, in place, the tokens that torch's order of a row ends with; return False if that takes a sort."""
-    tokens = last_in_order(scores, count) if is_torchs_order(scores.dtype) else None
-    if tokens is None:
-        return False
-    kept.fill_(-math.inf)
-    kept[tokens] = scores[tokens]
-    return True
+def _has_shortlists(scores: Float[Tensor, "n vocab"]) -> bool:
+    # An accelerator sorts fast, and asking it which rows are in doubt would make it wait.
+    return is_wide(scores) and scores.dtype in _DOUBT
 
 
 def _atypicality(scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:

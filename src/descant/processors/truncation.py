@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from descant.blocks import Blocks, is_wide
@@ -39,11 +39,26 @@ class TopK(Processor):
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         del history
-        k = max(self.k, self.min_tokens_to_keep)
         if is_wide(scores):
             blocks = Blocks(scores)
-            return blocks.keep_from(blocks.top(k)[0][:, -1:])
-        return scores.masked_fill(scores < _best(scores, k), -math.inf)
+            return blocks.keep_from(self._edge(blocks))
+        return scores.masked_fill(scores < _best(scores, self._count), -math.inf)
+
+    def kept_places(
+        self, scores: Float[Tensor, "n vocab"], temperature: float = 1.0
+    ) -> Int64[Tensor, " places"] | None:
+        if not is_wide(scores):
+            return None
+        blocks = Blocks(scores, temperature)
+        places = blocks.places_from(self._edge(blocks).clamp(min=torch.finfo(scores.dtype).min))
+        return None if places is None else places.unique()
+
+    @property
+    def _count(self) -> int:
+        return max(self.k, self.min_tokens_to_keep)
+
+    def _edge(self, blocks: Blocks) -> Float[Tensor, "n 1"]:
+        return blocks.top(self._count)[0][:, -1:]
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,11 @@ class Strategy(ABC):
 class TokenStrategy(Strategy):
     """Gives every row its next token, whatever the other rows are."""
 
+    @property
+    def of_allowed(self) -> bool:
+        """Whether choosing among the allowed tokens alone, in their order, is choosing among all."""
+        return False
+
     @abstractmethod
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         """Return one token id a row; every row has at least one score above −inf."""

@@ -18,6 +18,10 @@ class Greedy(TokenStrategy):
     def random(self) -> bool:
         return False
 
+    @property
+    def of_allowed(self) -> bool:
+        return True
+
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         del draws
         return choice.argmax(scores)

@@ -39,6 +39,10 @@ class Sample(TokenStrategy):
     def whole_batch(self) -> bool:
         return self.rng == "transformers"
 
+    @property
+    def of_allowed(self) -> bool:
+        return not self.whole_batch
+
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         if self.rng == "transformers":
             return choice.multinomial_like_transformers(scores, draws.batch_rows, draws.batch_size)

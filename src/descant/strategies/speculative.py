@@ -117,6 +117,10 @@ class Speculative(TokenStrategy):
     def random(self) -> bool:
         return self.base.random
 
+    @property
+    def of_allowed(self) -> bool:
+        return self.base.of_allowed
+
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         return self.base.choose(scores, draws)
 
