@@ -96,3 +96,15 @@ def test_a_number_stays() -> None:
     for _ in range(3):
         assert length.start_round() == 3
         length.end_round(Round([3], [0], steady=True))
+
+
+def test_several_rows_do_not_draft_for_little() -> None:
+    """A batch ends with its slowest row: what the mean row gains by a few rounds, the call loses."""
+    clock, count, drafted = 0.0, 0, 0
+    length = AdaptiveLength(lambda: clock)
+    for _ in range(128):
+        count = length.start_round()
+        clock += 1 + 0.5 * count
+        length.end_round(Round([count] * 8, [min(count, 1)] * 8, steady=True))
+        drafted += count > 0
+    assert drafted <= 2

@@ -16,16 +16,17 @@ _FIRST = 2
 _PLAIN_ROUNDS = 4
 """Rounds without drafts that are timed before that: the first ones after a prompt are slow."""
 
-_PROBE_EVERY = 32
-"""Rounds without drafts after which one token is drafted, to see whether that pays by now; and the reverse."""
+_PROBE_EVERY, _PROBE_EVERY_OF_ROWS = 32, 128
+"""Rounds without drafts after which one token is drafted, to see whether that pays by now; and the reverse. A single
+round gains several rows nothing: one of them will reject what was drafted for it."""
 
 _GAIN, _GAIN_OF_ROWS = 1.02, 1.3
 """What drafting must gain by estimate to be chosen: estimates err, and not drafting is safe. Several rows advance
 unevenly, and the call lasts as long as the slowest."""
 
-_FURTHER = 0.6
+_FURTHER, _FURTHER_OF_ROWS = 0.6, 1.0
 """How much of the slope of the costs is believed to go on beyond the lengths that were tried: parts of it are paid
-once a round, and a length that is estimated too cheap is measured as soon as it is chosen."""
+once a round, and a length that is estimated too cheap is measured as soon as it is chosen. Several rows pay for it."""
 
 _OUTLIER = 10
 """A round that takes so many times as long as any before is no measure of it: a pass was compiled."""
@@ -104,7 +105,7 @@ class AdaptiveLength(DraftLength):
         self._times: dict[int, deque[float]] = {}
         self._since_plain = self._since_draft = 0
         self._started = 0.0
-        self._gain = _GAIN
+        self._several = self._undecided = False
 
     def start_round(self) -> int:
         self._tokens = self._next()
@@ -121,7 +122,7 @@ class AdaptiveLength(DraftLength):
             self._times.setdefault(asked, deque(maxlen=_REMEMBERED)).append(taken)
         # A draft that its source broke off counts as one that was rejected: no more came of it.
         ended = sum(got < asked for got in outcome.accepted)
-        self._gain = _GAIN if len(outcome.accepted) == 1 else _GAIN_OF_ROWS
+        self._several = len(outcome.accepted) > 1
         self._accepted = self._accepted * _DECAY + sum(outcome.accepted)
         self._ended = self._ended * _DECAY + ended
 
@@ -131,18 +132,23 @@ class AdaptiveLength(DraftLength):
         if len(self._times) == 1:
             return _FIRST
         if self._since_plain >= _PROBE_EVERY:
+            self._undecided = True
             return 0
-        if self._since_draft >= _PROBE_EVERY:
+        if self._since_draft >= (_PROBE_EVERY_OF_ROWS if self._several else _PROBE_EVERY):
             return 1
+        if self._since_draft and not self._undecided:
+            return 0  # nothing was learnt since that was decided
+        self._undecided = False
         costs = {length: _typical(times) for length, times in self._times.items()}
         acceptance = self._accepted / (self._accepted + self._ended)
 
         def rate(length: int) -> float:
             """Return the tokens a second that rounds of some length are expected to give a row."""
-            return sum(acceptance**place for place in range(length + 1)) / _cost(costs, length)
+            return sum(acceptance**place for place in range(length + 1)) / _cost(costs, length, further)
 
-        longest = max(range(1, _LONGEST + 1), key=rate)
-        return longest if rate(longest) > self._gain * rate(0) else 0
+        gain, further = (_GAIN_OF_ROWS, _FURTHER_OF_ROWS) if self._several else (_GAIN, _FURTHER)
+        best = max(range(1, min(_LONGEST, 2 * max(costs)) + 1), key=rate)
+        return best if rate(best) > gain * rate(0) else 0
 
 
 def _typical(times: Sequence[float]) -> float:
@@ -151,8 +157,8 @@ def _typical(times: Sequence[float]) -> float:
     return fmean(min(time, most) for time in times)
 
 
-def _cost(known: Mapping[int, float], length: int) -> float:
-    """Return the cost of a length from those of others, 0 among them."""
+def _cost(known: Mapping[int, float], length: int, further: float) -> float:
+    """Return the cost of a length from those of others, 0 among them; `further` of the slope goes on beyond them."""
     if length in known:
         return known[length]
     tried = sorted(known)
@@ -162,5 +168,5 @@ def _cost(known: Mapping[int, float], length: int) -> float:
         slope = (known[above] - known[below]) / (above - below)
     else:
         before = tried[-2]
-        slope = _FURTHER * max(0.0, known[below] - known[before]) / (below - before)
+        slope = further * max(0.0, known[below] - known[before]) / (below - before)
     return known[below] + slope * (length - below)

@@ -199,7 +199,8 @@ class Engine:
         if self._history is not None:
             self._history.follow([row.tokens for row in self.rows])
         if self._drafter is not None:
-            self.sources.rewind([len(row.tokens) - 1 for row in rows])
+            if drafts.longest:
+                self.sources.rewind([len(row.tokens) - 1 for row in rows])
             self._end_round(drafts, lengths, steady=steady)
         self._retire()
         return rows
@@ -209,6 +210,8 @@ class Engine:
         if self._drafter is None:
             return Drafts([[] for _ in self.rows])
         tokens = self._length.start_round()
+        if not tokens:
+            return Drafts([[] for _ in self.rows])
         most = [min(tokens, row.limit - len(row.tokens) - 1) if row.logprobs else 0 for row in self.rows]
         return self._drafter.propose(self.rows, most)
 
@@ -216,8 +219,7 @@ class Engine:
         """Count what was drafted and accepted, and learn from it how much to draft."""
         drafted, accepted = [], []
         for row, draft, length in zip(self.rows, drafts.tokens, lengths, strict=True):
-            emitted = row.tokens[length : length + len(draft)]
-            stands = sum(map(operator.eq, emitted, draft))
+            stands = sum(map(operator.eq, row.tokens[length : length + len(draft)], draft)) if draft else 0
             row.speculation = row.speculation.after_round(len(draft), stands)
             drafted.append(len(draft))
             accepted.append(stands)
