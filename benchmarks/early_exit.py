@@ -10,7 +10,7 @@ from descant import ConfidentExit, Decoder, Greedy, Likelihood
 from descant.bench.measure import Spread, in_rounds, ratio
 from descant.demo import demo_world, questions
 
-_THRESHOLDS = {"softmax": (0.5, 0.9, 0.99), "state": (0.7, 0.8, 0.9)}
+_THRESHOLDS = {"softmax": (0.3, 0.5, 0.8, 0.95), "state": (0.9, 0.95, 0.98)}
 _JUDGED = 600
 _TIMED = 12
 _STEPS = {"gpt2": 16, "Qwen2.5-0.5B": 8}

@@ -316,17 +316,30 @@ def _saturation(after: Float[Tensor, "n hidden"], before: Float[Tensor, "n hidde
 
 
 class _Response:
-    """The softmax response at a layer: the model without its layers tells the next token's probabilities."""
+    """The softmax response at a layer: what follows the layers tells the next token's probabilities."""
 
+    @torch.inference_mode()
     def __init__(self, architecture: Architecture) -> None:
-        tail = find_tail(architecture)
-        # Through the whole of what follows the layers: some models scale or cap their logits after the head.
-        self._model = with_module(architecture.model, architecture.body, _Tail(tail))
+        model = architecture.model
+        self._tail = _Tail(find_tail(architecture))
+        self._head = model.get_output_embeddings()
+        self._rest = with_module(model, architecture.body, self._tail)
+        # Some models scale or cap what their head says: only the whole of what follows the layers does that.
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.randn(1, 1, model.config.get_text_config().hidden_size, generator=generator).to(
+            model.device, model.dtype
+        )
+        self._simple = torch.equal(self._head(self._tail.finish(probe)), self._follow(probe))
 
     def __call__(self, after: Float[Tensor, "n hidden"], _before: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
-        logits = self._model(inputs_embeds=after[:, None], use_cache=False).logits[:, 0]
+        states = after[:, None]
+        logits = (self._head(self._tail.finish(states)) if self._simple else self._follow(states))[:, 0]
         best: Tensor = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1).topk(2).values
         return best[:, 0] - best[:, 1]
+
+    def _follow(self, states: Float[Tensor, "n 1 hidden"]) -> Float[Tensor, "n 1 vocab"]:
+        logits: Tensor = self._rest(inputs_embeds=states, use_cache=False).logits
+        return logits
 
 
 class _Tail(nn.Module):
@@ -334,13 +347,17 @@ class _Tail(nn.Module):
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
-        self._tail = nn.ModuleList(modules)
+        self._chain = nn.ModuleList(modules)
+
+    def finish(self, states: Tensor) -> Tensor:
+        """Return what enters the output head."""
+        for module in self._chain:
+            states = module(states)
+        return states
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> "_Finished":
         """Finish hidden states that come in place of embeddings."""
-        for module in self._tail:
-            inputs_embeds = module(inputs_embeds)
-        return _Finished(last_hidden_state=inputs_embeds)
+        return _Finished(last_hidden_state=self.finish(inputs_embeds))
 
 
 @dataclass
