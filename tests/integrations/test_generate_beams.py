@@ -10,7 +10,7 @@ from transformers import EosTokenCriteria, MaxLengthCriteria
 import descant
 from architectures import build
 from descant import Beam, Contrastive, Decoder, SettingsError
-from integrations.test_transformers_generate import AMATEUR, IDS, MASK, PROMPTS, AfterToken, generate
+from integrations.test_transformers_generate import AMATEUR, IDS, MASK, PROMPTS, AfterToken, Recorder, generate
 
 SMALL = build("llama", vocab_size=23)
 EOS = [4, 11]
@@ -100,6 +100,7 @@ def test_sequences_that_a_scoring_does_not_allow_are_the_prompt_alone() -> None:
         (descant.speculative, {"amateur": AMATEUR()}, "drafts for one sequence"),
         (descant.likelihood, {"return_dict_in_generate": True, "output_logits": True}, "output_logits would have no"),
         (descant.likelihood, {"guidance_scale": 1.5}, "beams change places"),
+        (descant.likelihood, {"do_sample": True, "streamer": Recorder()}, "a streamer has nothing to show"),
     ],
 )
 def test_what_beams_cannot_do_is_refused(method: Any, settings: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,14 +27,18 @@ _NONE = -1e9
 """What transformers scores a sequence that does not exist."""
 
 
-def beam_of(config: GenerationConfig) -> Beam:
+def beam_of(config: GenerationConfig, streamer: Any) -> Beam:
     """Return the search that `generate` was asked for.
 
     Raises
     ------
     SettingsError
-        If it was asked for what a search does not return.
+        If it was asked for what a search does not give.
     """
+    if streamer is not None:
+        raise SettingsError(
+            "a beam search knows no token before its end, so a streamer has nothing to show; leave it out"
+        )
     if config.return_dict_in_generate and config.output_logits:
         raise SettingsError(
             "output_logits would have no effect: with num_beams, descant returns the sequences and their scores; leave "

@@ -108,7 +108,8 @@ class CustomGenerate:
         """
         asked = _arguments_of_generate()
         _refuse(generation_config, model_kwargs, asked)
-        beams = beam_of(generation_config) if generation_config.num_beams > 1 else None
+        streamer = asked.get("streamer")
+        beams = beam_of(generation_config, streamer) if generation_config.num_beams > 1 else None
         contrast = _given(
             cd_alpha=cd_alpha,
             cd_beta=cd_beta,
@@ -138,7 +139,6 @@ class CustomGenerate:
             engine = _engine(models, replace(method, processors=processors), rows)
             return beam_result(prompts, search(engine, rows), generation_config)
         pad = _pad(generation_config, rows)
-        streamer = asked.get("streamer")
         columns = Columns(input_ids, rows, stopping_criteria, pad, streamer, models.width(Likelihood()))
         _decode(models, method, rows, columns, logits_processor, generation_config)
         if streamer is not None:
