@@ -29,8 +29,8 @@ def beams() -> list[dict[str, Any]]:
             scorings["contrastive"] = Contrastive(selective=False)
         for method, scoring in scorings.items():
             cases = {
-                "greedy": _steps(decoder, scoring, Greedy(), WIDTH, steps),
-                "beams": _steps(decoder, scoring, Beam(WIDTH), 1, steps),
+                "greedy": steps_of(decoder, scoring, Greedy(), WIDTH, steps),
+                "beams": steps_of(decoder, scoring, Beam(WIDTH), 1, steps),
             }
             milliseconds = in_rounds(cases, rounds=ROUNDS[name], warm_up=2)
             table.append(
@@ -46,7 +46,9 @@ def beams() -> list[dict[str, Any]]:
     return table
 
 
-def _steps(decoder: Decoder, scoring: Scoring, strategy: Strategy, prompts: int, steps: int) -> Callable[[int], float]:
+def steps_of(
+    decoder: Decoder, scoring: Scoring, strategy: Strategy, prompts: int, steps: int
+) -> Callable[[int], float]:
     """Return a case that decodes and gives the milliseconds of a step."""
 
     def case(_round: int) -> float:

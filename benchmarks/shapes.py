@@ -42,11 +42,11 @@ def shape(name: str) -> PreTrainedModel:
     return endless(model)
 
 
-def bundled() -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the bundled pair and its tokenizer."""
-    expert, amateur = (
-        endless(AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()) for path in demo_paths()
-    )
+def bundled(*, ends: bool = False) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the bundled pair and its tokenizer; its texts end only if they are to."""
+    expert, amateur = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval() for path in demo_paths())
+    if not ends:
+        expert, amateur = endless(expert), endless(amateur)
     return expert, amateur, AutoTokenizer.from_pretrained(demo_paths()[0])
 
 

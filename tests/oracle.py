@@ -110,6 +110,65 @@ def sample(
     return follow(prompt, score, choose, count, eos)
 
 
+def sample_as_transformers(
+    prompts: Sequence[Sequence[int]], scores: Sequence[Score], count: int, eos: Collection[int] = ()
+) -> list[list[int]]:
+    """One draw a step for all rows from torch's global generator; those that have ended draw for nobody."""
+    texts = [list(prompt) for prompt in prompts]
+    going = set(range(len(texts)))
+    for _ in range(count):
+        known = {row: torch.tensor(scores[row](texts[row]), dtype=torch.float32).softmax(-1) for row in sorted(going)}
+        ones = torch.ones_like(next(iter(known.values())))
+        drawn = torch.multinomial(torch.stack([known.get(row, ones) for row in range(len(texts))]), 1)[:, 0].tolist()
+        for row in sorted(going):
+            texts[row].append(drawn[row])
+        going = {row for row in going if drawn[row] not in eos}
+        if not going:
+            break
+    return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
+
+
+def contrastive_search(
+    prompt: Sequence[int],
+    score: Score,
+    hidden: Callable[[list[int]], torch.Tensor],
+    k: int,
+    penalty: float,
+    count: int = 12,
+    eos: Collection[int] = (),
+) -> list[int]:
+    """Of the k most probable tokens the one with the best `(1 − penalty) p − penalty · likeness` to an earlier one.
+
+    `hidden` gives what enters the output head at every token of a text.
+    """
+    text = list(prompt)
+    for _ in range(count):
+        logprobs = log_softmax(score(text))
+        best, chosen = -math.inf, -1
+        for token in sorted(range(len(logprobs)), key=lambda token: -logprobs[token])[:k]:
+            if logprobs[token] == -math.inf:
+                continue
+            states = hidden([*text, token])
+            likeness = float(torch.cosine_similarity(states[-1:], states[:-1]).max())
+            value = (1 - penalty) * math.exp(logprobs[token]) - penalty * likeness
+            if value > best:
+                best, chosen = value, token
+        text.append(chosen)
+        if chosen in eos:
+            break
+    return text[len(prompt) :]
+
+
+@torch.inference_mode()
+def hidden_states(model: Any, text: Sequence[int]) -> torch.Tensor:
+    """What enters the output head at every token, by a full pass without a cache."""
+    seen: list[torch.Tensor] = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(torch.tensor([list(text)]), use_cache=False)
+    handle.remove()
+    return seen[0][0]
+
+
 def follow(
     prompt: Sequence[int], score: Score, choose: Callable[[list[float]], int], count: int, eos: Collection[int]
 ) -> list[int]:
@@ -159,12 +218,14 @@ def search(
     eos: Collection[int] = (),
     *,
     rank: Score | None = None,
+    draw: Callable[[list[float], int], list[int]] | None = None,
     length_penalty: float = 1.0,
 ) -> list[tuple[list[int], float]]:
     """Beam search until `width` sequences have ended and the best beam, ending now, would be no better than the worst.
 
     There are so many candidates that `width` are left if all ends of sequence are among them. With `rank`, they are
     those with the greatest ranks over all beams, whatever their beams' sums; without, those with the greatest sums.
+    With `draw`, they are those whose places it draws, so many, from all sums, and ends are taken in that order.
     """
     beams: list[tuple[list[int], float]] = [([], 0.0)]
     ended: list[tuple[list[int], float]] = []
@@ -174,12 +235,17 @@ def search(
             values = score([*prompt, *tokens])
             ranks = rank([*prompt, *tokens]) if rank is not None else [total + value for value in values]
             pool += [(ranks[token], [*tokens, token], total + value) for token, value in enumerate(values)]
-        pool.sort(key=lambda entry: -entry[0])
         looked_at = max(2, 1 + len(eos)) * width
-        candidates = sorted(((t, s) for _, t, s in pool[:looked_at] if s > -math.inf), key=lambda entry: -entry[1])
+        if draw is None:
+            pool = sorted(pool, key=lambda entry: -entry[0])[:looked_at]
+        else:
+            pool = [pool[place] for place in draw([total for _, _, total in pool], looked_at)]
+        candidates = [(t, s) for _, t, s in pool if s > -math.inf]
+        if draw is None:
+            candidates.sort(key=lambda entry: -entry[1])
         final = [(t, s) for t, s in candidates[:width] if t[-1] in eos or length == count]
         ended = sorted([*ended, *((t, s / length**length_penalty) for t, s in final)], key=lambda e: -e[1])[:width]
-        beams = [(t, s) for t, s in candidates if t[-1] not in eos][:width]
+        beams = sorted(((t, s) for t, s in candidates if t[-1] not in eos), key=lambda entry: -entry[1])[:width]
         if length == count or not beams:
             break
         if len(ended) == width and beams[0][1] / length**length_penalty <= ended[-1][1]:

@@ -27,6 +27,7 @@ from descant import (
     Beam,
     ContextAware,
     Contrastive,
+    ContrastiveSearch,
     Decoder,
     DExperts,
     DoLa,
@@ -284,10 +285,14 @@ PROCESSORS: dict[str, Processed] = {
 }
 
 AMATEUR_DRAFTS = "the amateur drafts"
+BEAMS = frozenset({"beam", "drawn beams"})
 STRATEGIES: dict[str, Strategy] = {
     "greedy": Greedy(),
     "sample": Sample(),
+    "sample as transformers": Sample("transformers"),
     "beam": Beam(WIDTH),
+    "drawn beams": Beam(WIDTH, base=Sample()),
+    "contrastive search": ContrastiveSearch(3, 0.6),
     AMATEUR_DRAFTS: Speculative(tokens=3, confidence=0.0),
     "a model drafts": Speculative(draft=DRAFT, tokens=2, confidence=0.0),
     "an early exit drafts": Speculative(draft=EarlyExit(3), tokens=3, confidence=0.0),
@@ -312,7 +317,7 @@ REFUSALS = (
     Refusal(frozenset(WITH_AMATEUR), frozenset({"none"}), ALL, r"needs an amateur .* give Decoder\(…, amateur=…\)"),
     Refusal(frozenset(WITH_SOURCES), frozenset({"none"}), ALL, r"needs sources .* give Decoder\(…, sources="),
     Refusal(
-        frozenset({"contrastive, selective"}), frozenset(SOURCES), frozenset({"beam"}),
+        frozenset({"contrastive, selective"}), frozenset(SOURCES), BEAMS,
         "leaves out scores that a beam search adds up; leave it at None",
     ),
     Refusal(
@@ -380,7 +385,7 @@ def score_of(cell: Cell, prompt: list[int]) -> oracle.Score:
     """The scores that a cell's strategy chooses from: in a beam search, log-probabilities where logits would be."""
     scoring, source, processors, strategy = cell
     changes = PROCESSORS[processors].changes(len(prompt))
-    beam = strategy == "beam"
+    beam = strategy in BEAMS
 
     def score(text: list[int]) -> list[float]:
         raw, expert = (
@@ -394,21 +399,45 @@ def score_of(cell: Cell, prompt: list[int]) -> oracle.Score:
     return score
 
 
+def hidden_states(text: list[int]) -> torch.Tensor:
+    return known_states(tuple(text))
+
+
+@functools.cache
+def known_states(text: Text) -> torch.Tensor:
+    return oracle.hidden_states(EXPERT, text)
+
+
+def drawn(generator: torch.Generator, totals: list[float], count: int) -> list[int]:
+    """Draw places without replacement, each as probable as the softmax of the totals has it."""
+    weights = torch.tensor(totals, dtype=torch.float32).softmax(-1)
+    return torch.multinomial(weights, min(count, len(weights)), generator=generator).tolist()
+
+
 def check_cell(cell: Cell) -> None:
     scoring, source, processors, strategy = cell
     outs = decoder_of(scoring, source).generate(
         PROMPTS, SCORINGS[scoring].scoring, PROCESSORS[processors].processors, STRATEGIES[strategy], NEW, seed=SEED
     )
-    for index, (prompt, out) in enumerate(zip(PROMPTS, outs, strict=True)):
-        score = score_of(cell, prompt)
-        if strategy == "beam":
+    scores = [score_of(cell, prompt) for prompt in PROMPTS]
+    if strategy == "sample as transformers":
+        torch.manual_seed(SEED)
+        together = oracle.sample_as_transformers(PROMPTS, scores, NEW, EOS)
+    for index, (prompt, out, score) in enumerate(zip(PROMPTS, outs, scores, strict=True)):
+        generator = row_generator(SEED, index)
+        if strategy in BEAMS:
+            draw = functools.partial(drawn, generator) if strategy == "drawn beams" else None
             found = [(each.token_ids, each.score) for each in (out, *out.alternatives)]
-            expected = oracle.search(prompt, score, WIDTH, NEW, EOS)
+            expected = oracle.search(prompt, score, WIDTH, NEW, EOS, draw=draw)
             assert [tokens for tokens, _ in found] == [tokens for tokens, _ in expected]
-            assert [total for _, total in found] == pytest.approx([total for _, total in expected], abs=1e-8)
+            exact = 1e-8 if draw is None else 1e-5  # drawn in float32, as by transformers
+            assert [total for _, total in found] == pytest.approx([total for _, total in expected], abs=exact)
             continue
-        if strategy == "sample":
-            generator = row_generator(SEED, index)
+        if strategy == "sample as transformers":
+            expected_ids = together[index]
+        elif strategy == "contrastive search":
+            expected_ids = oracle.contrastive_search(prompt, score, hidden_states, 3, 0.6, NEW, EOS)
+        elif strategy == "sample":
             uniform = functools.partial(torch.rand, (), generator=generator, dtype=torch.float64)
             expected_ids = oracle.sample(prompt, score, lambda draw=uniform: float(draw()), NEW, EOS)
         else:
@@ -453,9 +482,8 @@ def test_the_cover_holds_every_pair_of_values() -> None:
         assert {cell[i] for cell in COVER} == set(values)
 
 
-ELSEWHERE = {descant.ContrastiveSearch, descant.OtherTokenizer}
-"""What has oracles of its own, in `strategies/test_contrastive_search.py` and `test_bridge.py`: it looks at candidates
-that the matrix's oracle does not have."""
+ELSEWHERE = {descant.OtherTokenizer}
+"""What has an oracle of its own, in `test_bridge.py`: it looks at bytes, which the matrix's oracle does not have."""
 
 
 def offered(kind: type) -> set[type]:
@@ -467,7 +495,7 @@ def offered(kind: type) -> set[type]:
 def test_the_matrix_lacks_nothing_that_the_package_offers() -> None:
     assert {type(each.scoring) for each in SCORINGS.values()} == offered(Scoring)
     assert {type(each) for value in PROCESSORS.values() for each in value.processors} == offered(Processor)
-    assert {type(each) for each in STRATEGIES.values()} == offered(Strategy) - ELSEWHERE
+    assert {type(each) for each in STRATEGIES.values()} == offered(Strategy)
     amateurs = [source.amateur for source in SOURCES.values() if source is not None]
     for kind in set(get_args(Amateur)) - ELSEWHERE:
         assert any(isinstance(amateur, kind) for amateur in amateurs), kind

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         speculative,
         speculative_contrastive,
     )
+    from descant.models.confident_exit import ConfidentExit
     from descant.processors import (
         BadWords,
         Epsilon,
@@ -71,6 +72,7 @@ __all__ = [
     "BadWords",
     "Beam",
     "Candidate",
+    "ConfidentExit",
     "ContextAware",
     "Contrastive",
     "ContrastiveLogitsProcessor",
@@ -153,6 +155,7 @@ _HOMES = {
     "prompt_lookup": "integrations.transformers_generate",
     "speculative": "integrations.transformers_generate",
     "speculative_contrastive": "integrations.transformers_generate",
+    "ConfidentExit": "models.confident_exit",
     "BadWords": "processors",
     "Epsilon": "processors",
     "Eta": "processors",

@@ -14,6 +14,7 @@ from descant.describe import describe
 from descant.engine import Engine, Method
 from descant.errors import DescantError, SettingsError
 from descant.models import RunnerName
+from descant.models.confident_exit import ConfidentExit
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.opening import Models
 from descant.options import Options, check_batch_size, check_scoring, list_processors
@@ -58,6 +59,9 @@ class Decoder:
         How forward passes run. `"eager"`: as transformers runs them. `"compiled"`: decode passes of models on a CPU
         are compiled when their shape is first met, which takes from half a minute, and kept on disk for later
         processes. `"auto"`: compiled where that has been done before, else eager.
+    confident_exit
+        When tokens skip the rest of the expert's layers, which is faster and gives other text: `ConfidentExit(…)`. The
+        expert's passes are eager then. None: never.
 
     Attributes
     ----------
@@ -84,6 +88,7 @@ class Decoder:
         sources: Mapping[str, Amateur] | None = None,
         source_tokenizers: Mapping[str, PreTrainedTokenizerBase] | None = None,
         runner: RunnerName = "auto",
+        confident_exit: ConfidentExit | None = None,
     ) -> None:
         if not isinstance(expert, PreTrainedModel):
             raise SettingsError(
@@ -94,10 +99,11 @@ class Decoder:
         self.amateur = amateur
         self.sources = dict(sources or {})
         self.runner = runner
+        self.confident_exit = confident_exit
         tokenizers = dict(source_tokenizers or {})
         if amateur_tokenizer is not None:
             tokenizers["amateur"] = amateur_tokenizer
-        self._models = Models(expert, amateur, self.sources, tokenizer, tokenizers, runner)
+        self._models = Models(expert, amateur, self.sources, tokenizer, tokenizers, runner, confident_exit)
         self.eos_token_ids = eos_token_ids(expert, tokenizer)
 
     @property
@@ -121,6 +127,7 @@ class Decoder:
         quantization: Literal["int8", "int4"] | None = None,
         amateur_quantization: Literal["int8", "int4"] | None = None,
         runner: RunnerName = "auto",
+        confident_exit: ConfidentExit | None = None,
     ) -> "Decoder":
         """Load a pair from hub ids or local folders.
 
@@ -149,7 +156,7 @@ class Decoder:
         quantization, amateur_quantization
             Rounds the weights of the expert, or of the amateur, to `"int8"` or `"int4"` on a CPU: fewer bytes to read,
             other results.
-        runner
+        runner, confident_exit
             How forward passes run (see `Decoder`).
 
         Raises
@@ -195,6 +202,7 @@ class Decoder:
             sources=parts,
             source_tokenizers=tokenizers,
             runner=runner,
+            confident_exit=confident_exit,
         )
 
     @classmethod
@@ -356,6 +364,10 @@ class Decoder:
         -------
         One `Score` a pair: a float (natural logarithm), with `token_ids` and the `logprobs` that add up to it.
         """
+        if self.confident_exit is not None:
+            raise SettingsError(
+                "score reads whole texts, and a ConfidentExit concerns new tokens; score with a Decoder that has none"
+            )
         scoring = self._scoring(check_scoring(scoring))
         batch_size = check_batch_size(batch_size)
         pairs, others = prepare_pairs(self._models, self.tokenizer, scoring, prompts, continuations, amateur_prompts)
@@ -395,6 +407,7 @@ class Decoder:
             **settings,
             "seed": seed,
             "runner": self.runner,
+            "confident_exit": describe(self.confident_exit),
             "eos_token_ids": list(self.eos_token_ids),
             "expert": describe_model(self.expert),
             "amateur": describe_model(self.amateur) if "amateur" in read else None,

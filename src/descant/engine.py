@@ -392,6 +392,10 @@ class Engine:
         if self.observe is not None:
             for row, position, _ in emitted:
                 self.observe(row, judged.scores[position], judged.logits["expert"][position])
+        if self.sources.layers_run is not None:
+            for row, position, _ in emitted:
+                layers = self.sources.layers_run[judged.rows[position]]
+                row.exit_layers.append(layers[len(row.exit_layers)])
         if self.top_logprobs:
             best, best_logprobs = choice.top(judged.scores[positions], self.top_logprobs)
             for (row, _, _), row_ids, row_logprobs in zip(emitted, best.tolist(), best_logprobs.tolist(), strict=True):

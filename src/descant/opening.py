@@ -1,6 +1,7 @@
 """The models of a decoder, checked once and opened anew for every call."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from descant.bridge import Bridge, Tables
 from descant.checks import shown
 from descant.errors import SettingsError, UnsupportedModelError, VocabularyError
 from descant.models import LanguageModel, Runner, RunnerName, inspect_model, open_model
+from descant.models.confident_exit import ConfidentExit, prepare_confident
 from descant.models.early_exit import check_layer, make_exit
 from descant.models.early_layers import EarlyLayers
 from descant.models.huggingface import Exit, RaggedModel
@@ -49,6 +51,8 @@ class Models:
         Those of the amateur and of the sources, by name, to be compared with it.
     runner
         How passes run. What is compiled serves every call.
+    confident_exit
+        When tokens skip the rest of the expert's layers; None: never.
 
     Raises
     ------
@@ -66,6 +70,7 @@ class Models:
         tokenizer: PreTrainedTokenizerBase | None,
         tokenizers: Mapping[str, PreTrainedTokenizerBase],
         runner: RunnerName,
+        confident_exit: ConfidentExit | None = None,
     ) -> None:
         for name in sources:
             if not isinstance(name, str) or name in _RESERVED or name.startswith("layer "):
@@ -73,6 +78,11 @@ class Models:
         self._expert = inspect_model(expert)
         self._runner = Runner(self._expert, runner)
         expert.eval()
+        self._open_expert: Callable[[], LanguageModel] = partial(open_model, self._expert, self._runner)
+        self._confident = confident_exit
+        if confident_exit is not None:
+            _check_confident(confident_exit, runner, {"amateur": amateur, **sources})
+            self._open_expert = prepare_confident(self._expert, confident_exit)
         self._tokenizer = tokenizer
         self._amateur_setting = amateur
         self._bridges: dict[int, tuple[OtherTokenizer, Callable[[], Bridge]]] = {}
@@ -105,6 +115,10 @@ class Models:
         """
         config = self._expert.model.config.get_text_config()
         scoring = scoring.for_expert(self._expert.layers, tied=bool(getattr(config, "tie_word_embeddings", False)))
+        if scoring.exits and self._confident is not None:
+            raise SettingsError(
+                f"{type(scoring).__name__} reads layers that a ConfidentExit may skip; leave one of them out"
+            )
         for key in scoring.exits.values():
             if key not in self._exits:
                 self._exits[key] = make_exit(self._expert, key[0], norm=key[1], least=0)
@@ -160,7 +174,12 @@ class Models:
                 f"contrastive search compares hidden states, which {type(self._expert.model).__name__} does not show "
                 f"here: {self._expert.reason}; choose another strategy, or an attention-only model"
             )
-        expert = open_model(self._expert, self._runner)
+        if isinstance(strategy, ContrastiveSearch) and self._confident is not None:
+            raise SettingsError(
+                "ContrastiveSearch compares hidden states of the last layer, which a ConfidentExit may skip; leave one "
+                "of them out"
+            )
+        expert = self._open_expert()
         others: dict[str, Source] = {name: factory.open() for name, factory in self._read_by(scoring)}
         others |= {name: self._exits[key] for name, key in scoring.exits.items()}
         if "amateur" in scoring.sources and isinstance(self._amateur_setting, OtherTokenizer) and self.bridged:
@@ -330,3 +349,19 @@ def _check_judges(scoring: Scoring) -> None:
             f"{scoring} reads the amateur's logits of every token, and an amateur with another tokenizer judges "
             "plausible tokens only; use Contrastive(), or another amateur"
         )
+
+
+def _check_confident(setting: Any, runner: RunnerName, sources: Mapping[str, Any]) -> None:
+    """Refuse what cannot be right where tokens skip layers of the expert."""
+    if not isinstance(setting, ConfidentExit):
+        raise SettingsError(f"confident_exit is {shown(setting)}; give a ConfidentExit, or None")
+    if runner == "compiled":
+        raise SettingsError(
+            "a compiled pass runs all layers of the expert, and a ConfidentExit skips some; choose runner='auto', "
+            "which leaves the expert eager, or leave it out"
+        )
+    for name, source in sources.items():
+        if isinstance(source, EarlyExit):
+            raise SettingsError(
+                f"the {name} is an EarlyExit, a layer of the expert that a ConfidentExit may skip; give another model"
+            )

@@ -135,6 +135,8 @@ class Output:
         The other beams, best first. They may be fewer than were asked for where a scoring allows few tokens.
     trace
         Why each token was chosen, where `trace=True` asked for it.
+    exit_layers
+        For each token after how many layers of the expert it was chosen, where the decoder has a `ConfidentExit`.
     speculation
         How many tokens were drafted and accepted, where the strategy is `Speculative`.
     other_prompt_token_ids
@@ -152,6 +154,7 @@ class Output:
     score: float | None = None
     alternatives: "Sequence[Output]" = ()
     trace: list[TokenTrace] | None = None
+    exit_layers: list[int] | None = None
     speculation: Speculation | None = None
     other_prompt_token_ids: Mapping[str, list[int]] = field(default_factory=dict)
 

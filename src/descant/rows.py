@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,10 +24,13 @@ class Ending:
         End-of-sequence ids, and stop strings that are a single special token.
     strings
         Stop strings, matched literally in the text.
+    also
+        Asked of the new tokens after each; None: nothing else.
     """
 
     token_ids: frozenset[int] = frozenset()
     strings: tuple[str, ...] = ()
+    also: Callable[[Sequence[int]], bool] | None = None
 
 
 class TextFollower:
@@ -104,6 +107,7 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
     trace: list[TokenTrace] = field(default_factory=list)
+    exit_layers: list[int] = field(default_factory=list)
     speculation: Speculation = field(default_factory=Speculation)
     total: float = 0.0
     score: float | None = None
@@ -127,6 +131,7 @@ class Row:
         twin = copy.copy(self)
         twin.tokens, twin.logprobs = self.tokens.copy(), self.logprobs.copy()
         twin.top_logprobs, twin.trace = self.top_logprobs.copy(), self.trace.copy()
+        twin.exit_layers = self.exit_layers.copy()
         if self.follower is not None:
             twin.follower = self.follower.fork()
         return twin
@@ -140,7 +145,8 @@ class Row:
         self.logprobs.append(logprob)
         if self.follower is not None:
             self.follower.push(token_id)
-        if token_id in self.ending.token_ids or (self.follower is not None and self.follower.matched):
+        asked = self.ending.also is not None and self.ending.also(self.new_tokens)
+        if asked or token_id in self.ending.token_ids or (self.follower is not None and self.follower.matched):
             self.finish("stop")
         elif len(self.tokens) >= self.limit:
             self.finish("length")

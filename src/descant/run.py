@@ -80,6 +80,7 @@ class Run:
             score=row.score,
             alternatives=tuple(map(self._output, row.alternatives)),
             trace=row.trace if self.engine.trace is not None else None,
+            exit_layers=row.exit_layers if self.engine.sources.layers_run is not None else None,
             speculation=row.speculation if self.engine.speculative else None,
             other_prompt_token_ids={name: list(other.tokens) for name, other in row.other_prompts.items()},
         )

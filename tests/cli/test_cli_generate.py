@@ -292,6 +292,20 @@ def test_speculation_prints_the_same_text_and_counts(run: Run, folders: tuple[Pa
     assert "speculation" not in plain
 
 
+def test_tokens_exit_early_where_they_are_told_to(run: Run, folders: tuple[Path, Path]) -> None:
+    common = ("--expert", str(folders[0]), "--json", "--max-new-tokens", "6", "--ignore-eos", "--exit-threshold")
+    [done] = run("generate", PROMPT, *common, "0", "--exit-measure", "state", "--exit-layer", "2").objects
+    assert done["exit_layers"] == [3, 2, 2, 2, 2, 2]
+    settings = {"measure": "state", "threshold": 0.0, "layers": [2], "decay": None}
+    assert done["method"]["confident_exit"] == {"name": "ConfidentExit", **settings}
+    [never] = run("generate", PROMPT, *common, "1").objects
+    [plain] = run("generate", PROMPT, *common[:-1]).objects
+    assert never["token_ids"] == plain["token_ids"]
+    assert "exit_layers" not in plain
+    failed = run("generate", PROMPT, *common[:-1], "--exit-measure", "state")
+    assert (failed.code, "give --exit-threshold" in failed.err) == (2, True)
+
+
 def test_drafts_that_cannot_be_made_are_refused(run: Run, folders: tuple[Path, Path]) -> None:
     expert, amateur = map(str, folders)
     pair = ["--expert", expert, "--amateur", amateur]

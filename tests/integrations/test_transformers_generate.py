@@ -237,7 +237,6 @@ def test_rows_end_with_the_context() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_beams": 2}, "ask for beam search"),
         ({"penalty_alpha": 0.6, "top_k": 4}, "ask for contrastive search"),
         ({"prompt_lookup_num_tokens": 3}, "ask for assisted generation"),
         ({"use_cache": False}, "use_cache would have no effect"),

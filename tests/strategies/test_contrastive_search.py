@@ -63,16 +63,6 @@ def test_tokens_are_those_of_the_last_transformers_that_had_it(case: dict[str, A
     assert [output.token_ids for output in outputs] == case["tokens"]
 
 
-@torch.inference_mode()
-def hidden_states(model: Any, text: Sequence[int]) -> torch.Tensor:
-    """What enters the output head at every token, by a full pass without a cache."""
-    seen: list[torch.Tensor] = []
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    model(torch.tensor([list(text)]), use_cache=False)
-    handle.remove()
-    return seen[0][0]
-
-
 def naive(
     expert: PreTrainedModel,
     prompt: Sequence[int],
@@ -81,20 +71,7 @@ def naive(
     penalty: float = 0.6,
 ) -> list[int]:
     """Decode by the equation, from a function that gives the scores of the token after a text."""
-    text = list(prompt)
-    for _ in range(NEW):
-        logprobs = oracle.log_softmax(score(text))
-        best, chosen = -torch.inf, -1
-        for token in sorted(range(len(logprobs)), key=lambda token: -logprobs[token])[:k]:
-            if logprobs[token] == -torch.inf:
-                continue
-            hidden = hidden_states(expert, [*text, token])
-            nearest = max(float(torch.cosine_similarity(hidden[-1], before, dim=0)) for before in hidden[:-1])
-            value = (1 - penalty) * float(torch.tensor(logprobs[token]).exp()) - penalty * nearest
-            if value > best:
-                best, chosen = value, token
-        text.append(chosen)
-    return text[len(prompt) :]
+    return oracle.contrastive_search(prompt, score, lambda text: oracle.hidden_states(expert, text), k, penalty, NEW)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "mistral windowed", "gemma2", "opt projected", "bloom", "cohere"])

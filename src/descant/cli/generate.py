@@ -24,6 +24,7 @@ from descant.cli.options import (
     PROMPTS,
     RUN,
     DraftOptions,
+    ExitOptions,
     Json,
     MethodName,
     MethodOptions,
@@ -62,6 +63,7 @@ def generate(
     models: ModelOptions,
     method: MethodOptions,
     draft: DraftOptions,
+    exits: ExitOptions,
     run: RunOptions,
     out: OutputOptions,
     prompt: Annotated[
@@ -91,7 +93,7 @@ def generate(
         raise UsageError("PROMPT and --prompts exclude each other; drop one of them")
     with data_writer(out.output) as writer:
         rows = [Row(read_prompt(prompt))] if prompts is None else read_prompts(prompts)
-        decoder, arguments = _prepare(models, method, draft, run, preset, rng)
+        decoder, arguments = _prepare(models, method, draft, exits, run, preset, rng)
         arguments |= {"top_logprobs": out.logprobs or 0, "trace": out.trace, "batch_size": batch_size}
         job = _Job(decoder, rows, arguments, writer, out, as_json=as_json, batch=prompts is not None)
         with stop_on_interrupt() as stop:
@@ -102,6 +104,7 @@ def _prepare(
     models: ModelOptions,
     method: MethodOptions,
     draft: DraftOptions,
+    exits: ExitOptions,
     run: RunOptions,
     preset: str | None,
     rng: str | None,
@@ -109,7 +112,7 @@ def _prepare(
     """Check all options, then load the models; return the arguments of the library's call."""
     from descant.cli.decoding import chat_settings
     from descant.cli.methods import NEEDS_AMATEUR, choose, settle_randomness, speculate
-    from descant.cli.models import choose_draft, load_draft, load_models, plan_models
+    from descant.cli.models import choose_draft, choose_exit, load_draft, load_models, plan_models
 
     plan = plan_models(models)
     resolved = choose(preset, method.given(), has_amateur=plan.has_amateur)
@@ -118,7 +121,12 @@ def _prepare(
     if resolved.amateur_drafts and not plan.has_amateur:
         raise UsageError(f"speculation without --draft-model, --draft-layer or --draft-lookup {NEEDS_AMATEUR}")
     [resolved], seed = settle_randomness([resolved], run, rng)
-    decoder = load_models(plan, reads_amateur=resolved.reads_amateur, reads=resolved.method.scoring.sources)
+    decoder = load_models(
+        plan,
+        reads_amateur=resolved.reads_amateur,
+        reads=resolved.method.scoring.sources,
+        confident_exit=choose_exit(exits),
+    )
     if isinstance(drafting, str):
         resolved = speculate(resolved, draft.given(), load_draft(drafting, plan, decoder))
     arguments = {
@@ -227,6 +235,8 @@ class _Job:
             record["logprobs"] = output.logprobs
         if output.top_logprobs is not None:
             record["top_logprobs"] = output.top_logprobs
+        if output.exit_layers is not None:
+            record["exit_layers"] = output.exit_layers
         if output.speculation is not None:
             count = output.speculation
             record["speculation"] = {**dataclasses.asdict(count), "acceptance_rate": count.acceptance_rate}

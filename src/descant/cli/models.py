@@ -7,9 +7,10 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from descant.amateurs import EarlyExit, OtherPrompt, OtherTokenizer, Window
-from descant.cli.options import DraftOptions, ModelOptions
+from descant.cli.options import DraftOptions, ExitOptions, ModelOptions, flag
 from descant.decoder import Decoder
 from descant.errors import UsageError
+from descant.models.confident_exit import ConfidentExit
 from descant.models.loading import PAIRS
 from descant.strategies import PromptLookup
 
@@ -78,7 +79,13 @@ def plan_models(options: ModelOptions) -> Plan:
     return Plan(expert, None if layer else amateur, asked, bundled, options)
 
 
-def load_models(plan: Plan, *, reads_amateur: bool, reads: Collection[str] = ()) -> Decoder:
+def load_models(
+    plan: Plan,
+    *,
+    reads_amateur: bool,
+    reads: Collection[str] = (),
+    confident_exit: ConfidentExit | None = None,
+) -> Decoder:
     """Load what the plan names; the amateur only if it will be read.
 
     Parameters
@@ -87,6 +94,8 @@ def load_models(plan: Plan, *, reads_amateur: bool, reads: Collection[str] = ())
         Whether it will.
     reads
         All sources that the methods' scorings read.
+    confident_exit
+        As `Decoder` takes it.
 
     Raises
     ------
@@ -118,6 +127,7 @@ def load_models(plan: Plan, *, reads_amateur: bool, reads: Collection[str] = ())
         runner=options.runner,  # type: ignore[arg-type]
         quantization=options.quantization,  # type: ignore[arg-type]
         amateur_quantization=options.amateur_quantization,  # type: ignore[arg-type]
+        confident_exit=confident_exit,
     )
     part: Window | OtherPrompt
     if reads_amateur and amateur is None and options.amateur_window is not None:
@@ -128,7 +138,14 @@ def load_models(plan: Plan, *, reads_amateur: bool, reads: Collection[str] = ())
         part = OtherPrompt(options.amateur_prompt, reader)
     else:
         return decoder
-    return Decoder(decoder.expert, decoder.tokenizer, part, sources=decoder.sources, runner=decoder.runner)
+    return Decoder(
+        decoder.expert,
+        decoder.tokenizer,
+        part,
+        sources=decoder.sources,
+        runner=decoder.runner,
+        confident_exit=confident_exit,
+    )
 
 
 def _parse_sources(given: Sequence[str], reads: Collection[str]) -> dict[str, str]:
@@ -155,6 +172,21 @@ def _check_quantization(plan: Plan, *, reads_amateur: bool) -> None:
             raise UsageError(f"{name} is {scheme!r}; choose int8 or int4")
     if options.amateur_quantization is not None and not (reads_amateur and plan.amateur is not None):
         raise UsageError("--amateur-quantization would have no effect: no amateur of its own is read; drop it")
+
+
+def choose_exit(options: ExitOptions) -> ConfidentExit | None:
+    """Return when tokens leave the expert early, as the options say.
+
+    Raises
+    ------
+    UsageError
+        If they do not say from which confidence on.
+    """
+    given = options.given()
+    if given and "exit_threshold" not in given:
+        raise UsageError(f"{' and '.join(map(flag, given))} would have no effect: give --exit-threshold X as well")
+    names = {"exit_threshold": "threshold", "exit_measure": "measure", "exit_layer": "layers"}
+    return ConfidentExit(**{names[name]: value for name, value in given.items()}) if given else None
 
 
 def choose_draft(options: DraftOptions) -> Any:

@@ -18,6 +18,7 @@ _PENALTIES = "Penalties and bans"
 _BEAMS = "Beams: any of these makes a method search for the sequence with the best total score"
 _SEARCH = "Contrastive search: either of these makes a method take the candidate that is least like the text"
 _SPECULATION = "Speculation: the same text from fewer passes of the expert; the amateur drafts unless told otherwise"
+_EXITS = "Confident exit: faster, and other text; each token skips the layers of the expert that it does not need"
 RUN = "Run"
 OUTPUT = "Output"
 PROMPTS = 'Prompts from a file, one a line; from .jsonl its strings, or the "prompt" or "text" of its objects.'
@@ -186,6 +187,25 @@ class DraftOptions:
     ] = None
     draft_confidence: Annotated[
         float | None, option(_SPECULATION, "End a draft with a token less probable than X; 0.4.", of="X")
+    ] = None
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given, by name."""
+        return _given(self)
+
+
+@dataclass(frozen=True)
+class ExitOptions:
+    """When tokens leave the expert's layers early. None: not given."""
+
+    exit_threshold: Annotated[
+        float | None, option(_EXITS, "Leave where the confidence exceeds X, from 0 to 1 (never).", of="X")
+    ] = None
+    exit_measure: Annotated[
+        str | None, option(_EXITS, "The confidence: softmax, the default, or state.", of="NAME")
+    ] = None
+    exit_layer: Annotated[
+        list[int] | None, option(_EXITS, "After N layers; repeat it. Without it after any.", of="N", least=1)
     ] = None
 
     def given(self) -> dict[str, Any]:

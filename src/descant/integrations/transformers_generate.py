@@ -20,22 +20,31 @@ from transformers import (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from transformers.generation.configuration_utils import GenerationMode
-from transformers.generation.utils import GenerateDecoderOnlyOutput
+from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
 from descant.amateurs import Amateur, OtherPrompt, OtherTokenizer
 from descant.choice import row_generator
 from descant.engine import Engine, Method
 from descant.errors import SettingsError
 from descant.integrations.columns import BatchProcessors, Columns
+from descant.integrations.generate_beams import BeamProcessors, also_ends, beam_of, beam_result, search
 from descant.opening import Models
 from descant.presets import Preset, preset
 from descant.prompts import check_rows
 from descant.rows import Ending, Row
 from descant.scoring import Contrastive, Likelihood
-from descant.strategies import Greedy, Sample, Speculative
+from descant.strategies import Beam, Greedy, Sample, Speculative
 
 _READ = ("attention_mask", "position_ids", "past_key_values", "cache_params", "use_cache", "logits_to_keep")
 """What `generate` makes for a model's forward pass and is taken care of here; the cache is empty."""
+
+
+_MODES = (
+    GenerationMode.GREEDY_SEARCH,
+    GenerationMode.SAMPLE,
+    GenerationMode.BEAM_SEARCH,
+    GenerationMode.BEAM_SAMPLE,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class CustomGenerate:
 
     `do_sample` decides between greedy choice and sampling. Without speculation sampling draws as transformers does, so
     that `torch.manual_seed` gives the same tokens; with it, each row has a generator that is seeded from torch's.
+    `num_beams`, with `num_return_sequences`, `length_penalty` and `early_stopping`, searches for the sequence with the
+    best total score; of the dictionary that can be asked for it fills `sequences` and `sequences_scores`.
 
     A stop string must come as a criterion, `stopping_criteria=[StopStringCriteria(tokenizer, ["…"])]`: transformers
     keeps its `tokenizer` argument from custom methods. In the dictionary that `return_dict_in_generate` asks for there
@@ -85,7 +96,7 @@ class CustomGenerate:
         draft_tokens: int | Literal["auto"] | None = None,
         draft_confidence: float | None = None,
         **model_kwargs: Any,
-    ) -> GenerateDecoderOnlyOutput | Tensor:
+    ) -> GenerateDecoderOnlyOutput | GenerateBeamDecoderOnlyOutput | Tensor:
         """Decode; `generate` calls this with what it has prepared.
 
         Raises
@@ -97,6 +108,8 @@ class CustomGenerate:
         """
         asked = _arguments_of_generate()
         _refuse(generation_config, model_kwargs, asked)
+        streamer = asked.get("streamer")
+        beams = beam_of(generation_config, streamer) if generation_config.num_beams > 1 else None
         contrast = _given(
             cd_alpha=cd_alpha,
             cd_beta=cd_beta,
@@ -104,39 +117,53 @@ class CustomGenerate:
             cd_candidates=cd_candidates,
         )
         speculation = _given(draft=draft, draft_tokens=draft_tokens, draft_confidence=draft_confidence)
-        method = self._compose(contrast, speculation, sample=bool(generation_config.do_sample))
+        method = self._compose(contrast, speculation, beams, sample=bool(generation_config.do_sample))
         self._check_amateur(method, amateur)
         _check_readable(amateur, draft)
         _check_processors(method, logits_processor)
         models = Models(model, amateur, {}, None, {}, "auto")
+        width = 1 if beams is None else beams.width  # `generate` has repeated every prompt as often
+        prompts = input_ids[::width]
+        ending = Ending(frozenset(_eos_token_ids(stopping_criteria)))
         rows = _rows(
-            _prompts(input_ids, model_kwargs),
+            _prompts(input_ids, model_kwargs)[::width],
             method,
             models,
             new=(stopping_criteria.max_length or generation_config.max_length) - input_ids.shape[1],
-            ending=Ending(frozenset(_eos_token_ids(stopping_criteria))),
+            endings=[
+                ending if beams is None else replace(ending, also=also_ends(stopping_criteria, row)) for row in prompts
+            ],
         )
+        if beams is not None:
+            processors = (BeamProcessors(logits_processor, prompts, beams.width),) if logits_processor else ()
+            engine = _engine(models, replace(method, processors=processors), rows)
+            return beam_result(prompts, search(engine, rows), generation_config)
         pad = _pad(generation_config, rows)
-        streamer = asked.get("streamer")
         columns = Columns(input_ids, rows, stopping_criteria, pad, streamer, models.width(Likelihood()))
         _decode(models, method, rows, columns, logits_processor, generation_config)
         if streamer is not None:
             streamer.end()
         return _result(columns, generation_config)
 
-    def _compose(self, contrast: Mapping[str, Any], speculation: Mapping[str, Any], *, sample: bool) -> Method:
+    def _compose(
+        self, contrast: Mapping[str, Any], speculation: Mapping[str, Any], beams: Beam | None, *, sample: bool
+    ) -> Method:
         """Return the method with the user's settings, without processors."""
         scoring, strategy = self.method.scoring, self.method.strategy
         if isinstance(scoring, Contrastive):
             scoring = replace(scoring, **{name.removeprefix("cd_"): value for name, value in contrast.items()})
         elif contrast:
             raise SettingsError(f"{', '.join(contrast)} would have no effect: {self} has no contrast; leave out")
+        if isinstance(strategy, Speculative) and beams is not None:
+            raise SettingsError(
+                f"{self} drafts for one sequence, and num_beams asks for several; leave one of them out"
+            )
         if isinstance(strategy, Speculative):
             changes = {name.removeprefix("draft_"): value for name, value in speculation.items()}
             return Method(scoring, (), replace(strategy, base=Sample() if sample else Greedy(), **changes))
         if speculation:
             raise SettingsError(f"{', '.join(speculation)} would have no effect: {self} drafts nothing; leave out")
-        return Method(scoring, (), Sample(rng="transformers") if sample else Greedy())
+        return Method(scoring, (), beams or (Sample(rng="transformers") if sample else Greedy()))
 
     def _check_amateur(self, method: Method, amateur: Amateur | None) -> None:
         drafts = isinstance(method.strategy, Speculative) and method.strategy.draft is None
@@ -184,10 +211,10 @@ def _arguments_of_generate() -> Mapping[str, Any]:
 def _refuse(config: GenerationConfig, model_kwargs: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Raise for whatever `generate` was asked that a method does not honour."""
     mode = config.get_generation_mode(asked.get("assistant_model"))
-    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+    if mode not in _MODES:
         raise SettingsError(
             f"the arguments ask for {mode.value.replace('_', ' ')}, and custom_generate for another method; leave out "
-            "num_beams, penalty_alpha, assistant_model, prompt_lookup_num_tokens and the like (descant.speculative "
+            "penalty_alpha, assistant_model, prompt_lookup_num_tokens and the like (descant.speculative "
             "and descant.prompt_lookup draft)"
         )
     theirs = [name for name in ("past_key_values", "cache_params") if asked.get("kwargs", {}).get(name) is not None]
@@ -208,12 +235,17 @@ def _refuse(config: GenerationConfig, model_kwargs: Mapping[str, Any], asked: Ma
 
 
 def _check_processors(method: Method, processors: LogitsProcessorList) -> None:
-    if isinstance(method.strategy, Speculative) and any(
-        isinstance(entry, UnbatchedClassifierFreeGuidanceLogitsProcessor) for entry in processors
-    ):
-        raise SettingsError(
-            "guidance_scale keeps a cache from token to token, and speculation judges several at once; leave one out"
-        )
+    if any(isinstance(entry, UnbatchedClassifierFreeGuidanceLogitsProcessor) for entry in processors):
+        if isinstance(method.strategy, Speculative):
+            raise SettingsError(
+                "guidance_scale keeps a cache from token to token, and speculation judges several at once; leave one "
+                "out"
+            )
+        if isinstance(method.strategy, Beam):
+            raise SettingsError(
+                "guidance_scale keeps a cache of rows, and beams change places; leave one out, or use Decoder(model, "
+                "tokenizer, OtherPrompt(…)) with Guidance() and Beam()"
+            )
 
 
 def _prompts(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> list[list[int]]:
@@ -232,7 +264,9 @@ def _prompts(input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> list[list[in
     return [row[visible].tolist() for row, visible in zip(input_ids, shown, strict=True)]
 
 
-def _rows(prompts: Sequence[list[int]], method: Method, models: Models, *, new: int, ending: Ending) -> list[Row]:
+def _rows(
+    prompts: Sequence[list[int]], method: Method, models: Models, *, new: int, endings: Sequence[Ending]
+) -> list[Row]:
     """Return a row for each prompt, to gain `new` tokens at most.
 
     Raises
@@ -247,7 +281,7 @@ def _rows(prompts: Sequence[list[int]], method: Method, models: Models, *, new: 
     limits = [len(tokens) + new for tokens in prompts]
     return [
         Row(index, tokens, len(tokens), min(limit, context or limit), ending, row_generator(seed, index))
-        for index, (tokens, limit) in enumerate(zip(prompts, limits, strict=True))
+        for index, (tokens, limit, ending) in enumerate(zip(prompts, limits, endings, strict=True))
     ]
 
 
@@ -278,17 +312,18 @@ def _decode(
 ) -> None:
     """Decode the rows into the columns."""
     recorded = config.return_dict_in_generate and (config.output_scores or config.output_logits)
-    engine = Engine(
-        models.open(method.scoring, method.strategy),
-        replace(method, processors=(BatchProcessors(processors, columns),) if processors else ()),
-        batch_rows=len(rows),
-        max_rows=len(rows),
-        observe=columns.observe if recorded else None,
-    )
+    method = replace(method, processors=(BatchProcessors(processors, columns),) if processors else ())
+    engine = _engine(models, method, rows, observe=columns.observe if recorded else None)
     engine.add(rows)
     while engine.busy:
         engine.step()
         engine.cancel(columns.advance())
+
+
+def _engine(models: Models, method: Method, rows: Sequence[Row], **settings: Any) -> Engine:
+    """Return an engine that decodes all rows at once."""
+    sources, places = models.open(method.scoring, method.strategy), len(rows) * method.strategy.rows
+    return Engine(sources, method, batch_rows=len(rows), max_rows=places, **settings)
 
 
 def _result(columns: Columns, config: GenerationConfig) -> GenerateDecoderOnlyOutput | Tensor:

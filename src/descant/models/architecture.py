@@ -1,5 +1,6 @@
 """What descant needs to know about a transformers model: its parts, its attention masks, its limits."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -160,3 +161,36 @@ def _windows(config: Any) -> dict[str, int | None]:
     if types:
         return {kind: window if kind == "sliding_attention" else None for kind in types}
     return {"sliding_attention" if window else "full_attention": window}
+
+
+def with_module(model: Any, old: nn.Module, new: nn.Module) -> Any:
+    """Return a model in which one module stands for another; all others are the original's, and it is not changed.
+
+    Only the modules that lead to the place are copied, without their content.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If one of these does not run its own code.
+    """
+    path = next(name for name, module in model.named_modules() if module is old).split(".")
+    clone = module = _shallow_copy(model)
+    for name in path[:-1]:
+        module._modules[name] = _shallow_copy(module._modules[name])
+        module = module._modules[name]
+    module._modules[path[-1]] = new
+    return clone
+
+
+def _shallow_copy(module: Any) -> Any:
+    if "forward" in vars(module):
+        raise UnsupportedModelError(
+            f"{type(module).__name__} has had its forward method replaced (by a library that spreads a model over "
+            "devices, say), so its layers cannot be run one by one; run all of them, or draft with a separate model or "
+            "PromptLookup(n)"
+        )
+    clone = copy.copy(module)
+    for name, value in vars(module).items():
+        if isinstance(value, dict):  # its children and its hooks are its own from now on
+            vars(clone)[name] = copy.copy(value)
+    return clone

@@ -20,6 +20,10 @@ _GROWTH = 64
 """Buffers grow to a multiple of this many positions, and by at least half."""
 
 
+class KeysWritten(Exception):  # noqa: N818 - it ends the pass of a layer early, and is caught by who asked for that
+    """Raised in a layer that was to write its keys and values and do no more (see `RaggedCache.only_write`)."""
+
+
 class Placement:
     """Where one forward pass writes: rows, the position of each row's first new token, and the width of the view."""
 
@@ -78,6 +82,8 @@ class RaggedLayer(CacheLayerMixin):
             index = self.owner.row_index
             keys[index, :, place.positions] = key_states.transpose(1, 2)
             values[index, :, place.positions] = value_states.transpose(1, 2)
+        if self.owner.only_write:
+            raise KeysWritten
         return keys.narrow(2, 0, place.view), values.narrow(2, 0, place.view)
 
     def slots(self, first_row: int, rows: int) -> tuple[Tensor, Tensor]:
@@ -134,12 +140,15 @@ class RaggedCache(Cache):
         Tokens held by each active row.
     capacity_rows, capacity
         Slots and positions allocated.
+    only_write
+        Whether a layer is left as soon as it has written its keys and values, by `KeysWritten`.
     """
 
     def __init__(self, layers: int) -> None:
         self.lengths: list[int] = []
         self.capacity_rows = 0
         self.capacity = 0
+        self.only_write = False
         self.planned_rows = 0
         self.planned_length = 0
         self.beside: tuple[RaggedCache, ...] = ()

@@ -1,15 +1,12 @@
 """The first layers of the expert as a model of its own, on the expert's cache: it drafts for itself."""
 
-import copy
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from descant.errors import UnsupportedModelError
-from descant.models.architecture import Architecture
+from descant.models.architecture import with_module
 from descant.models.base import LanguageModel
 from descant.models.huggingface import Exit, RaggedModel
 
@@ -34,12 +31,13 @@ class EarlyLayers(LanguageModel):
 
     def __init__(self, expert: RaggedModel, layer: int, *, norm: bool) -> None:
         self._expert = expert
-        architecture = dataclasses.replace(expert.architecture, model=_first_layers(expert.architecture, layer))
+        _, layers = expert.architecture.decoder()
+        shallow = with_module(expert.architecture.model, layers, nn.ModuleList(layers[:layer]))
+        architecture = dataclasses.replace(expert.architecture, model=shallow)
         self._model = RaggedModel(architecture)
         self._model.cache = expert.cache
         self._exits: tuple[Exit, ...] = ()
         if not norm:
-            _, layers = expert.architecture.decoder()
             self._exits = (Exit(layers[layer - 1], ()),)
         self.width = expert.width
         self.device = expert.device
@@ -72,32 +70,3 @@ class EarlyLayers(LanguageModel):
         finally:
             cache.lengths = held
         return logits
-
-
-def _first_layers(architecture: Architecture, layer: int) -> Any:
-    """Return a model that ends after `layer` decoder layers; its modules are the original's.
-
-    Only the modules that lead to the list of layers are copied, without their content.
-    """
-    owner, layers = architecture.decoder()
-    path = next(name for name, module in architecture.model.named_modules() if module is owner)
-    clone = module = _shallow_copy(architecture.model)
-    for name in path.split(".") if path else ():
-        module._modules[name] = _shallow_copy(module._modules[name])
-        module = module._modules[name]
-    [name] = [name for name, child in owner.named_children() if child is layers]
-    module._modules[name] = nn.ModuleList(layers[:layer])
-    return clone
-
-
-def _shallow_copy(module: Any) -> Any:
-    if "forward" in vars(module):
-        raise UnsupportedModelError(
-            f"{type(module).__name__} has had its forward method replaced (by a library that spreads a model over "
-            "devices, say), so its first layers cannot be run alone; draft with a separate model or PromptLookup(n)"
-        )
-    clone = copy.copy(module)
-    for name, value in vars(module).items():
-        if isinstance(value, dict):  # its children and its hooks are its own from now on
-            vars(clone)[name] = copy.copy(value)
-    return clone

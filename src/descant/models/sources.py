@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from descant.models.base import ByteSource, LanguageModel
+from descant.models.confident_exit import ConfidentModel
 from descant.models.hidden_states import HiddenStates
 from descant.models.huggingface import Exit, RaggedModel
 from descant.models.other_prompt import OtherPromptModel, Replacement
@@ -82,6 +83,11 @@ class Sources:
     def costs_a_pass(self, name: str) -> bool:
         """Whether reading a source takes a forward pass of its own."""
         return name not in self._exits
+
+    @property
+    def layers_run(self) -> Sequence[Sequence[int]] | None:
+        """For each row, how many layers of the expert gave each of its new tokens; None where tokens do not exit."""
+        return self.expert.layers_run if isinstance(self.expert, ConfidentModel) else None
 
     def reserve(self, rows: int, length: int, forks: int = 1) -> None:
         """Check that rows of this length will fit in all models together (see `LanguageModel.reserve`).
@@ -168,6 +174,8 @@ class Sources:
         return self._prepare(logits), ids
 
     def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int, hidden: HiddenStates | None) -> Tensor:
+        if name == "expert" and isinstance(self.expert, ConfidentModel):
+            self.expert.start_rows([len(text) for text in texts])
         if name == "expert" and (self._exits or hidden is not None):
             return self._read_inside_expert(texts, keep, hidden)
         if name not in self._exits:
