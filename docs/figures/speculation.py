@@ -62,7 +62,7 @@ def draw(decoder: Decoder, prompt: str, scoring: Scoring) -> Figure:
 
 def _text(decoder: Decoder, token: int) -> str:
     assert decoder.tokenizer is not None
-    return str(decoder.tokenizer.decode([token])).strip()
+    return "end" if token in decoder.eos_token_ids else str(decoder.tokenizer.decode([token])).strip()
 
 
 def _draw_box(axes: Axes, x: float, line: int, text: str, kind: str) -> float:
