@@ -45,6 +45,14 @@ def test_the_readme_shows_outputs() -> None:
     assert [kind for kind, _ in blocks("README.md")].count("output") >= 2
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "examples/README.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    """Those of docs/ are checked where the site is built."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", text)
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
 @pytest.mark.parametrize(
     "line",
     [line for page in NAMES for kind, code in blocks(page) if not kind for line in code.splitlines()
