@@ -51,7 +51,7 @@ def grow(decoder: Decoder, outputs: list[Output], depth: int) -> Node:
     return Node(text.strip(), math.exp(first.logprobs[start]), outputs, children)
 
 
-def draw_node(axes: Axes, node: Node, level: int, first: int) -> float:
+def draw_node(axes: Axes, node: Node, level: int, first: int) -> int:
     """Draw a node and what is below it, from line `first` on; return the next free line."""
     x, line = COLUMNS[level], first + (len(node.outputs) - 1) / 2
     best = first == 0

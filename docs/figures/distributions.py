@@ -61,9 +61,11 @@ def draw(decoder: Decoder) -> Figure:
 
 def draw_one(axes: Axes, before: list[float], after: list[float]) -> None:
     """Draw a distribution over what it was."""
-    ranks = range(1, len(before) + 1)
-    axes.stairs(before, [rank - 0.5 for rank in range(1, len(before) + 2)], fill=True, color=LEFT_OUT)
-    axes.vlines(ranks, 0, after, linewidth=3, color=CHOSEN)
+    axes.stairs(before, [rank + 0.5 for rank in range(len(before) + 1)], fill=True, color=LEFT_OUT)
+    # One line with gaps is one path in the file, where a bar a token would be thirty.
+    ranks = [x for rank in range(1, len(after) + 1) for x in (rank, rank, math.nan)]
+    heights = [y for probability in after for y in (0, probability, math.nan)]
+    axes.plot(ranks, heights, linewidth=3, color=CHOSEN, solid_capstyle="butt")
     axes.set_ylim(0, 1.1 * max(*before, *after))
     axes.locator_params(axis="y", nbins=3)
     axes.tick_params(labelsize=9)

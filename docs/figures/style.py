@@ -1,5 +1,7 @@
 """How every figure looks, and how it is written."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,22 +17,25 @@ LEFT_OUT = "#C8C8C8"
 INK = "#222222"
 
 
-def setup() -> None:
-    """Fix what matplotlib's defaults leave to the machine, so that the same decode gives the same file."""
-    plt.rcdefaults()
-    mpl.use("svg")
-    mpl.rcParams.update(
-        {
-            "svg.hashsalt": "descant",
-            "font.family": "DejaVu Sans",
-            "font.size": 10,
-            "axes.titlesize": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "text.color": INK,
-            "axes.labelcolor": INK,
-        }
-    )
+STYLE = {
+    "svg.hashsalt": "descant",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in one style, whatever this machine's defaults are, so that the same decode gives the same file."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
 
 
 def bare(axes: Axes) -> None:
