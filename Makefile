@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-heavy check bench demo-pair format clean
+.PHONY: demo test test-heavy check bench demo-pair docs docs-figures notebook format clean
 .DEFAULT_GOAL := demo
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -41,9 +41,21 @@ bench: $(INSTALLED)
 demo-pair: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m descant.demo.train
 
+## The documentation, built strictly into site/; `python -m http.server -d site` shows it.
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
+
+## The guide's figures, from decodes of the bundled pair.
+docs-figures: $(INSTALLED)
+	$(BIN)/python -m docs.figures
+
+## The notebook's outputs, from running it.
+notebook: $(INSTALLED)
+	$(BIN)/python -m notebooks.refresh
+
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis

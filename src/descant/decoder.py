@@ -211,10 +211,12 @@ class Decoder:
 
         Parameters
         ----------
-        device, runner
+        device
             As in `from_pretrained`.
         amateur
             An early exit of the bundled expert, to be used in place of the bundled amateur.
+        runner
+            As in `from_pretrained`.
         """
         from descant.demo import demo_paths
 
@@ -353,7 +355,9 @@ class Decoder:
         ----------
         prompts, continuations
             Texts or rows of token ids, equally many.
-        scoring, processors
+        scoring
+            As in `generate`.
+        processors
             As in `generate`; the probability of a token is the softmax of the processed scores.
         batch_size
             How many pairs are read at once.
@@ -362,7 +366,8 @@ class Decoder:
 
         Returns
         -------
-        One `Score` a pair: a float (natural logarithm), with `token_ids` and the `logprobs` that add up to it.
+        list of Score
+            One a pair: a float (natural logarithm), with `token_ids` and the `logprobs` that add up to it.
         """
         if self.confident_exit is not None:
             raise SettingsError(

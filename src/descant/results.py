@@ -70,21 +70,29 @@ class TokenTrace:
 
     Attributes
     ----------
-    token_id, text
-        The token, and its text by itself.
-    expert_logprob, expert_rank
-        Its natural log-probability under the expert, and its rank there (1 is the most probable).
-    amateur_logprob, amateur_rank
-        The same under the amateur; None where the method has none. Under one with another tokenizer the
-        log-probability is that of the token's bytes, and there is no rank.
+    token_id
+        The token.
+    text
+        Its text by itself.
+    expert_logprob
+        Its natural log-probability under the expert.
+    expert_rank
+        Its rank there; 1 is the most probable.
+    amateur_logprob
+        Its natural log-probability under the amateur, or None where the method has none; under one with another
+        tokenizer, that of its bytes.
+    amateur_rank
+        Its rank there; None where there is none, as under another tokenizer.
     score
         What the scoring gave it, before the processors.
     head_size
         How many tokens the scoring allowed.
     head
         Those tokens, best score first, 20 at most.
-    expert_entropy, amateur_entropy
-        Entropies of the sources' distributions, in nats.
+    expert_entropy
+        The entropy of the expert's distribution, in nats.
+    amateur_entropy
+        The same of the amateur's; None where it has no rank.
     greedy_token_id
         What the expert alone would have chosen.
     """

@@ -29,8 +29,14 @@ class ContrastiveLogitsProcessor(LogitsProcessor):
     ----------
     amateur
         A model with the expert's tokens, on any device.
-    alpha, beta, amateur_temperature, candidates
-        As `Contrastive` takes them.
+    alpha
+        As `Contrastive` takes it.
+    beta
+        As `Contrastive` takes it.
+    amateur_temperature
+        As `Contrastive` takes it.
+    candidates
+        As `Contrastive` takes it.
     attention_mask
         `[rows, tokens]`: which tokens of the prompts are text, where they are padded; expanded if each prompt has
         several rows. It belongs to one batch of prompts: make a processor for each.

@@ -60,8 +60,9 @@ class Scoring(ABC):
 
         Returns
         -------
-        Scores of the same shape; −inf where a token is not allowed. `softmax(scores)` is the distribution that
-        sampling draws from. The arguments are not mutated.
+        Logits
+            Scores of the same shape; −inf where a token is not allowed. `softmax(scores)` is the distribution that
+            sampling draws from. The arguments are not mutated.
         """
 
     @property
@@ -96,7 +97,8 @@ class Scoring(ABC):
 
         Returns
         -------
-        Booleans of shape `[...]`.
+        Mask
+            Booleans of shape `[...]`.
         """
         return torch.zeros(expert.shape[:-1], dtype=torch.bool, device=expert.device)
 

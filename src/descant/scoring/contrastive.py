@@ -153,8 +153,9 @@ class Contrastive(Scoring):
 
         Returns
         -------
-        Booleans of the same shape. Where logits are NaN all tokens of the position count, so that scores show
-        it.
+        Candidates
+            Booleans of the same shape. Where logits are NaN all tokens of the position count, so that scores show
+            it.
         """
         return ~(expert < self._threshold(expert))
 
