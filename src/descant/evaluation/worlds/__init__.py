@@ -12,7 +12,7 @@ WORLDS: Mapping[str, Callable[..., TaskSet]] = MappingProxyType({})
 """What makes each world, by the name that a study file has for it."""
 
 
-def load_world(name: str, **settings: Any) -> TaskSet:
+def load_world(name: str, /, **settings: Any) -> TaskSet:
     """Return the world of that name.
 
     Parameters
