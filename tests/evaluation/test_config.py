@@ -239,6 +239,7 @@ def test_methods_get_the_models_they_name(tmp_path: Path) -> None:
         ({"methods": ["proxy-tuning"]}, "method 'proxy-tuning' on 'q'"),
         ({"metrics": ["lenght"]}, "did you mean 'length'"),
         ({"metrics": [{"length": {}, "zipf": {}}]}, "names 2"),
+        ({"metrics": [{"zipf": 3}]}, "name them"),
         ({"tasks": [{"file": "q.jsonl", "settings": {"mach": 1}}]}, "cannot be set so"),
         ({"tasks": [{"world": "nowhere"}]}, "there is no world 'nowhere'"),
         ({"models": {"expert": "/no/such/folder"}}, "no/such/folder"),

@@ -156,6 +156,9 @@ def test_whatever_decides_a_text_is_in_its_key(decoder: Decoder, tmp_path: Path)
     ]
     keys = [each.cells(tmp_path)[0].store.key for each in (base, *others)]
     assert len(set(keys)) == len(keys)
+    together = Contestant("a", decoder, {**DRAWN, "strategy": Sample(rng="transformers")})
+    few, more = (Study([together], [Assignment(Toy(TASKS), limit=n)]).cells(tmp_path)[0] for n in (2, 3))
+    assert few.store.key != more.store.key  # its rows draw from one generator
     named = Study([Contestant("another name", decoder, contrast)], base.assignments, seeds=[7])
     assert named.cells(tmp_path)[0].store.key == keys[0]
 
