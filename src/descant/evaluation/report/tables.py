@@ -58,8 +58,8 @@ def legend(report: Report, best: str = "Bold") -> list[str]:
     compared = sum(score.p is not None for score in report.scores)
     percent = f"{report.file.level:.0%}"
     lines = [
-        f"In brackets: {percent} bootstrap intervals, groups of tasks resampled; none for times, nor where a text drawn "
-        "twice would bias the figure. ↑: higher is better; ↓: lower.",
+        f"In brackets: {percent} bootstrap intervals, groups of tasks resampled; none for times, nor where a text "
+        "drawn twice would bias the figure. ↑: higher is better; ↓: lower.",
         f"▲ ▼: above or below {report.baseline} by a paired test on the same tasks, after Holm's correction over all "
         f"{compared} comparisons of the study. {best}: the best, where it beats {report.baseline} so. Figures of a "
         "whole corpus, and those without a better end, are not tested.",
