@@ -19,7 +19,7 @@ demo: $(INSTALLED)
 
 ## Static checks and the test suite.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 ## What takes longer than the suite may: exhaustive matrices, long texts.
 test-heavy: $(INSTALLED)

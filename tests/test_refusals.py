@@ -200,7 +200,7 @@ TOKENIZER = qwen_tokenizer()
         ([torch.tensor(3)], "one row of token ids; give a list"),
         (torch.tensor(3), "neither text nor"),
         (3, "neither text nor"),
-        (object(), "neither text nor"),
+        pytest.param(object(), "neither text nor", id="object"),
         ([3.5], "neither text nor a row"),
         ([[{"role": "user", "content": "x"}, 5]], "integer token ids"),
         ([{"role": "user", "content": "x"}], "one chat; give a list"),
