@@ -21,9 +21,10 @@ def beams() -> list[dict[str, Any]]:
     The contrast is that of the bundled pair, with its amateur at every step.
     """
     table = []
-    for name, steps in STEPS.items():
+    for name, runner in (("bundled expert", "eager"), ("bundled expert", "compiled"), ("gpt2", "eager")):
+        steps = STEPS[name]
         expert, amateur, _ = bundled() if name == "bundled expert" else (shape(name), None, None)
-        decoder = Decoder(expert, amateur=amateur)
+        decoder = Decoder(expert, amateur=amateur, runner=runner)
         scorings: dict[str, Scoring] = {"likelihood": Likelihood()}
         if amateur is not None:
             scorings["contrastive"] = Contrastive(selective=False)
@@ -36,6 +37,7 @@ def beams() -> list[dict[str, Any]]:
             table.append(
                 {
                     "model": name,
+                    "runner": runner,
                     "scoring": method,
                     "greedy ms/step": Spread.of(milliseconds["greedy"]),
                     "beams ms/step": Spread.of(milliseconds["beams"]),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from benchmarks.shapes import SHAPES, bundled, peaked, shape
 from descant import Contrastive, Decoder, Likelihood, Sample, Temperature, TopP
 from descant.bench.measure import Spread, interleaved, ratio
 from descant.engine import Engine
+from descant.models import RunnerName
 from descant.models.sources import Sources
 from descant.options import Options
 from descant.run import Run
@@ -18,6 +20,7 @@ from descant.strategies import Greedy, Strategy
 from descant.types import Logits
 
 Row = dict[str, Any]
+RUNNERS: tuple[RunnerName, ...] = ("eager", "compiled")
 
 ROUNDS = {"bundled expert": 15, "gpt2": 9, "Qwen2.5-0.5B": 9}
 NEW_TOKENS = {"bundled expert": 64, "gpt2": 24, "Qwen2.5-0.5B": 16}
@@ -42,11 +45,11 @@ def run_of(
 
 
 def greedy() -> list[Row]:
-    """Greedy decoding against `model.generate`: whole calls, equal prompt lengths, so that neither pads."""
+    """Greedy decoding, eager, against `model.generate`: whole calls, equal prompt lengths, so that neither pads."""
     table = []
     for name in SHAPES:
         model = shape(name)
-        decoder = Decoder(model)
+        decoder = Decoder(model, runner="eager")
         for rows, tokens in ((1, PROMPT_TOKENS), (16, PROMPT_TOKENS), (1, LONG_PROMPT_TOKENS)):
             if tokens == LONG_PROMPT_TOKENS and name != "gpt2":
                 continue
@@ -81,24 +84,26 @@ def contrastive() -> list[Row]:
     from descant.demo import questions
 
     expert, amateur, tokenizer = bundled()
-    plain, pair = Decoder(expert, tokenizer), Decoder(expert, tokenizer, amateur)
     texts = [question.prompt for question in questions("dev")]
     always = Contrastive(selective=False)
     table = []
-    for rows in (1, 16):
+    for runner, rows in product(RUNNERS, (1, 16)):
+        plain = Decoder(expert, tokenizer, runner=runner)
+        pair = Decoder(expert, tokenizer, amateur, runner=runner)
         prompts = texts[:rows]
         count = NEW_TOKENS["bundled expert"]
         settings: dict[str, Any] = {"max_new_tokens": count, "ignore_eos": True}
         cases = {
-            "greedy": lambda p=prompts, s=settings: plain.generate(p, Likelihood(), **s),
-            "contrastive": lambda p=prompts, s=settings: pair.generate(p, Contrastive(), **s),
-            "amateur every step": lambda p=prompts, s=settings, a=always: pair.generate(p, a, **s),
+            "greedy": lambda d=plain, p=prompts, s=settings: d.generate(p, Likelihood(), **s),
+            "contrastive": lambda d=pair, p=prompts, s=settings: d.generate(p, Contrastive(), **s),
+            "amateur every step": lambda d=pair, p=prompts, s=settings, a=always: d.generate(p, a, **s),
         }
         seconds = interleaved(cases, rounds=ROUNDS["bundled expert"])
         table += [
             {
                 "method": name,
                 "batch": rows,
+                "runner": runner,
                 "ms/step": _per_step(seconds[name], count),
                 "time over greedy": ratio(seconds[name], seconds["greedy"]),
                 "target": "≤ 1.25" if (name, rows) == ("contrastive", 1) else "",

@@ -110,10 +110,9 @@ class Scoring(ABC):
         expert
             Logits `[..., vocab]` of positions that are settled.
         """
-        best = expert.argmax(-1, keepdim=True)
+        best = expert.max(-1, keepdim=True)
         # NaN stays visible: the only score of a position is its best logit less itself.
-        value = expert.gather(-1, best)
-        return torch.full_like(expert, -math.inf).scatter(-1, best, value - value)
+        return torch.full_like(expert, -math.inf).scatter_(-1, best.indices, best.values - best.values)
 
     @property
     def skips_settled(self) -> bool | None:
