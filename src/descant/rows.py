@@ -128,7 +128,8 @@ class Row:
 
     def fork(self) -> "Row":
         """Return a row with the same tokens that goes its own way, for another beam."""
-        twin = copy.copy(self)
+        twin = object.__new__(Row)  # what `copy.copy` does, in a tenth of the time: every beam forks at each step
+        twin.__dict__.update(self.__dict__)
         twin.tokens, twin.logprobs = self.tokens.copy(), self.logprobs.copy()
         twin.top_logprobs, twin.trace = self.top_logprobs.copy(), self.trace.copy()
         twin.exit_layers = self.exit_layers.copy()
