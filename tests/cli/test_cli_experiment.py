@@ -33,21 +33,22 @@ def test_runs_once_draws_again_and_measures_each_pair(run: Run, tmp_path: Path, 
     arguments = ("experiment", "repetition", "--seed-pair", seed, "--limit", "2", "--out", out)
     first = run(*arguments)
     assert first.code == 0, first.err
-    assert "bundled: measure" in first.err
+    assert "bundled: repeat" in first.err
     assert "seed-1" not in first.err  # the same weights: nothing new
     record = json.loads((out / "repetition.json").read_text())
     assert [pair["label"] for pair in record["pairs"]] == ["bundled", "seed-1"]
     assert record["pairs"][0]["training_seed"] == 0
     assert first.out in (out / "repetition.md").read_text()
     assert len(list(cache.iterdir())) == 1
-    assert "measure" not in run(*arguments).err
+    assert "bundled: repeat" not in run(*arguments).err
+    record = json.loads((out / "repetition.json").read_text())
     again = run("experiment", "repetition", "--out", out, "--render", "--json")
     assert again.objects == [record]
-    assert "bundled: measure" in run(*arguments, "--fresh").err
+    assert "bundled: repeat" in run("experiment", "repetition", "--limit", "2", "--fresh").err
 
 
 def test_another_pair_is_asked_prompts(run: Run, models: tuple[str, ...], tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("abc\nabd\nbcd\n")
+    (tmp_path / "prompts.txt").write_text("a b c d e f\nb c d e f a\nc d e f a b\n")
     done = run("experiment", "repetition", *models, "--prompts", tmp_path / "prompts.txt", "--json")
     assert done.code == 0, done.err
     assert done.objects[0]["asked"]["name"] == "prompts"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,22 @@ from descant.evaluation.experiments.tables import points, share, table, with_int
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
     return Decoder.demo()
+
+
+QUICK: Mapping[str, Mapping[str, Any]] = {
+    "early-exit": {
+        "most_exits": 1,
+        "rounds": 2,
+        "timed_prompts": 1,
+        "timed_tokens": 2,
+        "alphas": (0.1,),
+        "taus": (1.0, 2.0),
+    },
+    "faults": {"alphas": (0.1,), "taus": (1.0, 2.0), "betas": (0.5,), "open_alphas": (0.01,)},
+    "repetition": {"repeats": 2, "length": 6},
+    "sensitivity": {"alphas": (0.1, 0.3), "betas": (0.0, 1.0), "taus": (1.0,)},
+}
+"""Settings under which an experiment takes a moment."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +175,11 @@ def test_every_experiment_has_a_name_and_asks_one_question() -> None:
 def test_each_experiment_runs_on_the_bundled_pair_and_on_bare_prompts(
     name: str, decoder: Decoder, tmp_path: Path
 ) -> None:
-    experiment = EXPERIMENTS[name]
+    experiment = replace(EXPERIMENTS[name], **QUICK.get(name, {}))
     for asked in (RumourQuestions(), Prompts(["Who followed Lottie Dappleberry to church?"] * 3, max_new_tokens=8)):
         folder = tmp_path / asked.name
-        pairs = [Pair(label, decoder, asked, Cells(folder / "cells", {}), limit=3) for label in ("one", "two")]
+        cells = Cells(folder / "cells", {})
+        pairs = [Pair(label, decoder, asked, cells, limit=3) for label in ("one", "two")]
         record = report.run(experiment, pairs, "descant experiment")
         assert record["pairs"][0]["data"] == record["pairs"][1]["data"]
         for path in report.write(folder, experiment, record):

@@ -72,6 +72,13 @@ class Pair:
         other = Decoder(decoder.expert, decoder.tokenizer, amateur, runner=decoder.runner)
         return replace(self, decoder=other)
 
+    def alone(self) -> "Pair | None":
+        """Return the amateur as the expert of a pair without one; None where it is not a model of its own."""
+        amateur, decoder = self.decoder.amateur, self.decoder
+        if not isinstance(amateur, PreTrainedModel) or decoder.bridged:
+            return None
+        return replace(self, decoder=Decoder(amateur, decoder.tokenizer, runner=decoder.runner))
+
     def answer(self, tasks: Sequence[Task], scoring: Scoring, strategy: Strategy = _GREEDY, seed: int = 0) -> list[str]:
         """Return the texts that a method gives to tasks; the second time they are looked up."""
         if not tasks:

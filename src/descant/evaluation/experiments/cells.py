@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,7 @@ class Cells:
             line = json.dumps({"key": key, "settings": settings, "value": compute()})
             self._append(line)
             self._known[key] = json.loads(line)["value"]
-            self._note(
-                ", ".join(f"{name} {value}" for name, value in settings.items() if isinstance(value, (str, int)))
-            )
+            self._note(textwrap.shorten(", ".join(map(str, settings.values())), 100, placeholder=" …"))
         return self._known[key]
 
     def _append(self, line: str) -> None:

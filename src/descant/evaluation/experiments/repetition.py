@@ -13,6 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from descant.decoder import Decoder
+from descant.errors import UsageError
 from descant.evaluation.experiments.base import Data, Pair, digest
 from descant.evaluation.experiments.plotting import COLOURS, MARKERS, panels
 from descant.evaluation.experiments.tables import mean, share, table, with_interval
@@ -77,7 +78,9 @@ class Repetition:
         settings = {"documents": digest(documents), "limit": pair.limit, **asdict(self)}
         found: Data = {"repeat": {}, "written": {}}
         for context in ("copies", "other sentences"):
-            for reader in _READERS:
+            for reader, (by_amateur, _) in _READERS.items():
+                if by_amateur and pair.alone() is None:
+                    continue
                 found["repeat"][f"{reader}, {context}"] = pair.cells.measure(
                     {"measure": "repeat", "context": context, "reader": reader, **settings},
                     partial(self._repeat, pair, documents, context, reader),
@@ -90,7 +93,7 @@ class Repetition:
 
     def _documents(self, pair: Pair) -> list[str]:
         """Return texts of the corpus; where there is none, the prompts themselves."""
-        count = 40 * max(self.sentences, self.texts)
+        count = 20 * pair.limited(max(self.sentences, self.texts))  # most are short
         make = getattr(pair.asked, "documents", None)
         if make is None:
             return [task.prompt for task in pair.tasks("test", count)]
@@ -100,7 +103,9 @@ class Repetition:
     def _repeat(self, pair: Pair, documents: Sequence[str], context: str, reader: str) -> Data:
         """Return a sentence's mean token probability by what stands before it: copies, or as many other sentences."""
         by_amateur, scoring = _READERS[reader]
-        decoder = _alone(pair) if by_amateur else pair.decoder
+        reading = pair.alone() if by_amateur else pair
+        assert reading is not None
+        decoder = reading.decoder
         sentences = _sentences(documents)[: pair.limited(self.sentences)]
         rows, ends = [], []
         for place, sentence in enumerate(sentences):
@@ -199,7 +204,8 @@ class Repetition:
 def _draw_repeat(results: Mapping[str, Data]) -> Any:
     figure, axes = panels(2)
     for axis, context in zip(axes[0], ("copies", "other sentences"), strict=True):
-        for reader, colour, marker in zip(_READERS, COLOURS, MARKERS, strict=False):
+        readers = [reader for reader in _READERS if f"{reader}, {context}" in next(iter(results.values()))["repeat"]]
+        for reader, colour, marker in zip(readers, COLOURS, MARKERS, strict=False):
             own = [data["repeat"][f"{reader}, {context}"]["probability"] for data in results.values()]
             values = [mean(series[count]["value"] for series in own) for count in range(len(own[0]))]
             axis.plot(range(len(values)), values, color=colour, marker=marker, markersize=4, label=reader)
@@ -225,15 +231,19 @@ def _draw_written(results: Mapping[str, Data]) -> Any:
     return figure
 
 
-def _alone(pair: Pair) -> Decoder:
-    """Return the amateur as a decoder of its own."""
-    return Decoder(pair.decoder.amateur, pair.decoder.tokenizer, runner=pair.decoder.runner)  # type: ignore[arg-type]
-
-
 def _sentences(documents: Sequence[str]) -> list[str]:
-    """Return the first sentence of each document, each once, if it has at least six words."""
+    """Return the first sentence of each document, each once, if it has at least six words.
+
+    Raises
+    ------
+    UsageError
+        If there is none.
+    """
     first = [text.split(". ")[0].split("? ")[-1].strip().removesuffix(".") + "." for text in documents]
-    return list(dict.fromkeys(text for text in first if len(text.split()) >= 6))
+    long = list(dict.fromkeys(text for text in first if len(text.split()) >= 6))
+    if not long:
+        raise UsageError("repetition repeats sentences of six words and more; give --prompts with longer texts")
+    return long
 
 
 def _ids(decoder: Decoder, text: str, *, first: bool = False) -> list[int]:
