@@ -55,7 +55,7 @@ class Doubling:
 
     def figures(self, results: Mapping[str, Any]) -> Mapping[str, Any]:
         figure, axes = panels(1)
-        heatmap(axes[0][0], [[0.1, 0.9]], ["row"], ["left", "right"])
+        heatmap(axes[0][0], [[0.1, 0.9]], ["row"], ["left", "right"], low=0, high=1)
         return {"values": figure}
 
 
@@ -179,10 +179,23 @@ def test_each_experiment_runs_on_the_bundled_pair_and_on_bare_prompts(
     for asked in (RumourQuestions(), Prompts(["Who followed Lottie Dappleberry to church?"] * 3, max_new_tokens=8)):
         folder = tmp_path / asked.name
         cells = Cells(folder / "cells", {})
-        pairs = [Pair(label, decoder, asked, cells, limit=3) for label in ("one", "two")]
+        pairs = [Pair(label, decoder, asked, cells, limit=2) for label in ("one", "two")]
         record = report.run(experiment, pairs, "descant experiment")
         assert record["pairs"][0]["data"] == record["pairs"][1]["data"]
         for path in report.write(folder, experiment, record):
             assert path.stat().st_size < 200_000
         page = (folder / f"{name}.md").read_text()
         assert set(folder.glob("*.svg")) == {folder / part.split(")")[0] for part in page.split("](")[1:]}
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+def test_committed_pages_are_what_their_records_say(name: str) -> None:
+    folder = Path(__file__).parents[2] / "docs" / "experiments"
+    record = json.loads((folder / f"{name}.json").read_text())
+    page = (folder / f"{name}.md").read_text()
+    generated, mark, written = page.partition(report.END)
+    assert mark
+    assert generated == report.markdown(EXPERIMENTS[name], record)
+    assert "## What it shows" in written
+    assert "/tmp" not in page + json.dumps(record)
+    assert {path.name for path in folder.glob(f"{name}-*.svg")} == {part.split(")")[0] for part in page.split("](")[1:]}

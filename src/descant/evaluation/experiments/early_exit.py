@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import PreTrainedModel
 
 from descant.amateurs import EarlyExit
@@ -17,7 +18,13 @@ from descant.bench.measure import interleaved, ratio
 from descant.bench.weights import weight_bytes
 from descant.decoder import Decoder
 from descant.evaluation.experiments.base import Data, Pair, digest
-from descant.evaluation.experiments.early_exit_figures import draw_layers, draw_quality
+from descant.evaluation.experiments.early_exit_page import (
+    cost_table,
+    draw_layers,
+    draw_quality,
+    layers_section,
+    quality_table,
+)
 from descant.evaluation.experiments.judged import (
     Parting,
     letters,
@@ -26,7 +33,6 @@ from descant.evaluation.experiments.judged import (
     summarise,
     tune,
 )
-from descant.evaluation.experiments.tables import points, share, table, with_interval
 from descant.evaluation.statistics import holm
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
@@ -92,31 +98,42 @@ class EarlyExits:
 
     def run(self, pair: Pair) -> Data:
         exits = self._exits(pair)
-        cost = self._cost(pair, exits)  # first: it depends on no limit, so that it can be measured on a quiet machine
+        # First, and whatever the limit: so it can be measured in a short run on a quiet machine.
+        cost, threads = self._cost(pair, exits)
         dev, test = pair.tasks("dev", self.dev), pair.tasks("test", self.test)
         grid = [Contrastive(alpha=alpha, amateur_temperature=tau) for alpha in self.alphas for tau in self.taus]
         amateurs = {_SEPARATE: pair, **{name: pair.with_amateur(setting) for name, setting in exits.items()}}
         chosen = {name: tune(with_amateur, dev, grid) for name, with_amateur in amateurs.items()}
-        greedy = pair.answer(test, Likelihood())
-        texts = {"greedy": greedy, "mask alone (β = 0)": pair.answer(test, Contrastive(beta=0.0))}
-        texts |= {name: amateurs[name].answer(test, chosen[name]) for name in amateurs}
+        return {
+            "questions": {"dev": len(dev), "test": len(test)},
+            "methods": self._methods(amateurs, chosen, test),
+            "cost": cost,
+            "threads": threads,
+            "layers": self._layers(pair, dev, chosen[_SEPARATE]),
+        }
+
+    def _methods(
+        self, amateurs: Mapping[str, Pair], chosen: Mapping[str, Contrastive], test: Sequence[Task]
+    ) -> dict[str, Data]:
+        """Return how contrast with each amateur fares, over greedy decoding and over the separate amateur."""
+        pair = amateurs[_SEPARATE]
+        texts = {
+            "greedy": pair.answer(test, Likelihood()),
+            "mask alone (β = 0)": pair.answer(test, Contrastive(beta=0.0)),
+            **{name: amateurs[name].answer(test, chosen[name]) for name in amateurs},
+        }
         methods = {}
         for name, own in texts.items():
-            methods[name] = summarise(pair, test, own, greedy)
             against = summarise(pair, test, own, texts[_SEPARATE])
-            methods[name] |= {
+            methods[name] = {
+                **summarise(pair, test, own, texts["greedy"]),
                 "setting": letters(chosen[name]) if name in chosen else None,
                 "agreement": against["same"],
                 "against separate": against.get("gain"),
                 "p against separate": against.get("p"),
             }
-        _correct(methods, list(exits))
-        return {
-            "questions": {"dev": len(dev), "test": len(test)},
-            "methods": methods,
-            "cost": cost,
-            "layers": self._layers(pair, dev, chosen[_SEPARATE]),
-        }
+        _correct(methods, [name for name in amateurs if name != _SEPARATE])
+        return methods
 
     def _exits(self, pair: Pair) -> dict[str, EarlyExit]:
         """Return the exits by name, those with the final norm first."""
@@ -129,8 +146,8 @@ class EarlyExits:
             for layer in layers
         }
 
-    def _cost(self, pair: Pair, exits: Mapping[str, EarlyExit]) -> Data:
-        """Return the bytes read and the time taken for a token, over those of greedy decoding."""
+    def _cost(self, pair: Pair, exits: Mapping[str, EarlyExit]) -> tuple[Data, int]:
+        """Return the bytes read for a token and the time taken over that of greedy decoding; and the threads."""
         prompts = [task.prompt for task in pair.asked.tasks("dev", self.timed_prompts)]
 
         def decoding(decoder: Decoder, scoring: Scoring) -> Any:
@@ -142,15 +159,18 @@ class EarlyExits:
 
         cases = {"greedy": decoding(pair.decoder, Likelihood()), _SEPARATE: decoding(pair.decoder, Contrastive())}
         cases |= {name: decoding(pair.with_amateur(exit_).decoder, Contrastive()) for name, exit_ in exits.items()}
-        settings = {"measure": "time", "rounds": self.rounds, "tokens": self.timed_tokens, "prompts": digest(prompts)}
-        seconds = pair.cells.measure(settings, lambda: interleaved(cases, rounds=self.rounds))
+        timed = pair.cells.measure(
+            {"measure": "seconds", "rounds": self.rounds, "tokens": self.timed_tokens, "prompts": digest(prompts)},
+            lambda: {"threads": torch.get_num_threads(), "seconds": interleaved(cases, rounds=self.rounds)},
+        )
+        seconds = timed["seconds"]
         read = {"greedy": weight_bytes(pair.decoder.expert)}
         amateur = pair.decoder.amateur
         if isinstance(amateur, PreTrainedModel):
             read[_SEPARATE] = _sum(read["greedy"], weight_bytes(amateur))
         head: Any = pair.decoder.expert.get_output_embeddings()
         read |= {name: _sum(read["greedy"], head.weight.nbytes) for name in exits}
-        return {
+        costs = {
             name: {
                 "passes": int(name == _SEPARATE),
                 "bytes": read.get(name),
@@ -158,6 +178,7 @@ class EarlyExits:
             }
             for name in cases
         }
+        return costs, timed["threads"]
 
     def _layers(self, pair: Pair, tasks: Sequence[Task], scoring: Contrastive) -> Data:
         """Follow the two tokens at which contrast and greedy part through the layers."""
@@ -168,71 +189,31 @@ class EarlyExits:
             return {"count": 0}
         layers = pair.decoder.expert.config.get_text_config().num_hidden_layers
         settings = {"measure": "layers", "partings": digest([asdict(parting) for parting in followed])}
-        measured = pair.cells.measure(settings, lambda: _follow(pair, followed, layers))
+        measured = pair.cells.measure(settings, lambda: follow(pair, followed, layers))
         example = tasks[followed[0].place]
         return {"count": len(followed), "mended": bool(mended), "prompt": example.prompt, **measured}
 
     def page(self, results: Mapping[str, Data]) -> str:
-        names = list(next(iter(results.values()))["methods"])
-        quality = []
-        for name in names:
-            for label, data in results.items():
-                method = data["methods"][name]
-                quality.append(
-                    [
-                        name,
-                        label,
-                        method["setting"] or "",
-                        *(with_interval(method["scores"].get(score)) for score in ("correct", "rumour")),
-                        points(method.get("gain")) if name != "greedy" else "",
-                        points(method["against separate"]) if "exit" in name else "",
-                        _p_value(method.get("p, Holm")),
-                        share(method["agreement"]),
-                    ]
-                )
-        header = [
-            "amateur",
-            "pair",
-            "setting",
-            "right",
-            "rumour",
-            "over greedy",
-            "over separate",
-            "p (Holm)",
-            "same text",
-        ]
-        cost = [
-            [
-                name,
-                label,
-                str(entry["passes"]),
-                "–" if entry["bytes"] is None else f"{entry['bytes'] / data['cost']['greedy']['bytes']:.3f}",
-                "{median:.2f} ({low:.2f}–{high:.2f})".format(**entry["time"]),
-            ]
-            for name in next(iter(results.values()))["cost"]
-            for label, data in results.items()
-            for entry in [data["cost"][name]]
-        ]
         counts = next(iter(results.values()))["questions"]
-        lines = [
-            "## Quality",
-            f"Settings chosen for each amateur on {counts['dev']} development questions, used once on {counts['test']} "
-            "test questions. Points with 95% intervals that resample groups of questions; *p*: exits against the "
-            "separate amateur, sign flips of groups, corrected for the number of exits. *Same text*: share of texts "
-            "equal to those of contrast with the separate amateur.",
-            table(header, quality),
-            "![Right answers by the layer of the exit](early-exit-quality.svg)",
-            "## Cost",
-            "What a token costs beside greedy decoding: passes of a further model, bytes of weights read and time, "
-            "both as ratios. Bytes as if the amateur were read at every step; time: median and quartiles of "
-            f"{self.rounds} interleaved rounds, {self.timed_prompts} prompts one by one, {self.timed_tokens} tokens "
-            "each, α = 0.1.",
-            table(["amateur", "pair", "passes", "bytes", "time"], cost),
-            "## Through the layers",
-            _explain_layers(results),
-            "![How tokens' probabilities evolve through the layers](early-exit-layers.svg)",
-        ]
-        return "\n\n".join(lines)
+        return "\n\n".join(
+            [
+                "## Quality",
+                f"Settings chosen for each amateur on {counts['dev']} development questions, used once on "
+                f"{counts['test']} test questions. Points with 95% intervals that resample groups of questions; *p*: "
+                "exits against the separate amateur, sign flips of groups, corrected for the number of exits. *Same "
+                "text*: share of texts equal to those of contrast with the separate amateur.",
+                quality_table(results),
+                "![Right answers by the layer of the exit](early-exit-quality.svg)",
+                "## Cost",
+                "What a token costs beside greedy decoding: passes of a further model, bytes of weights read and time, "
+                "both as ratios. Bytes as if the amateur were read at every step; time: median and quartiles of "
+                f"{self.rounds} interleaved rounds, {self.timed_prompts} prompts one by one, {self.timed_tokens} "
+                f"tokens each, α = 0.1, {next(iter(results.values()))['threads']} threads.",
+                cost_table(results),
+                "## Through the layers",
+                layers_section(results),
+            ]
+        )
 
     def figures(self, results: Mapping[str, Data]) -> Mapping[str, "Figure"]:
         drawn = {"quality": draw_quality(results)}
@@ -261,7 +242,7 @@ def _mended(pair: Pair, tasks: Sequence[Task], found: Sequence[Parting], scoring
     return [parting for parting in found if contrast[parting.place] > greedy[parting.place]]
 
 
-def _follow(pair: Pair, followed: Sequence[Parting], layers: int) -> Data:
+def follow(pair: Pair, followed: Sequence[Parting], layers: int) -> Data:
     """Return the probability of both tokens after every layer, with and without the final norm."""
     prefixes = [parting.prefix for parting in followed]
     found: Data = {"greedy": {}, "contrast": {}, "amateur": {}}
@@ -301,30 +282,3 @@ def _example(pair: Pair, prefix: list[int], layers: int, most: int = 5) -> Data:
         decode(pair.decoder.tokenizer, [token]): [math.exp(row[place]) for row in scores]
         for place, token in enumerate(tokens)
     }
-
-
-def _explain_layers(results: Mapping[str, Data]) -> str:
-    rows = []
-    for label, data in results.items():
-        layers = data["layers"]
-        if layers["count"]:
-            rows += [
-                [kind, label, *(share(value) for value in layers[kind]["norm"]), share(layers["amateur"].get(kind))]
-                for kind in ("greedy", "contrast")
-            ]
-    if not rows:
-        return "Contrast and greedy decoding parted nowhere, so there is nothing to follow."
-    first = next(data["layers"] for data in results.values() if data["layers"]["count"])
-    kind = "questions that contrast mends" if first["mended"] else "texts that contrast changes"
-    steps = len(first["greedy"]["norm"])
-    counts = ", ".join(f"{label}: {data['layers']['count']}" for label, data in results.items())
-    note = (
-        f"The two tokens at which greedy decoding and contrast with the separate amateur part, over development {kind} "
-        f"({counts}): mean probability after each layer, read by the final norm and the output head."
-    )
-    header = ["token of", "pair", *(f"layer {layer}" for layer in range(1, steps + 1)), "amateur"]
-    return f"{note}\n\n{table(header, rows)}"
-
-
-def _p_value(value: float | None) -> str:
-    return "" if value is None else f"{value:.2g}"

@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 _RANKS = {"1": (1, 1), "2–3": (2, 3), "4–10": (4, 10), "11 and beyond": (11, 10**9)}
 """Popularity of the truth among the rumours of its kind, 1 the most popular."""
 
-_SURE = {"below .3": (0.0, 0.3), ".3 to .5": (0.3, 0.5), ".5 to .7": (0.5, 0.7), ".7 to .9": (0.7, 0.9),
-         "above .9": (0.9, 2.0)}  # fmt: skip
+_SURE = {"below .15": (0.0, 0.15), ".15 to .2": (0.15, 0.2), ".2 to .3": (0.2, 0.3), ".3 to .5": (0.3, 0.5),
+         "above .5": (0.5, 2.0)}  # fmt: skip
 """How sure the expert is of its greedy text: the probability of its least probable token."""
 
 _RATIOS = {".1 to .2": (0.0, 0.2), ".2 to .4": (0.2, 0.4), ".4 to .7": (0.4, 0.7), ".7 to 1": (0.7, 2.0)}
 """How probable contrast's token is to the expert, over its best one, where the two part; α = 0.1 is the least."""
 
 _DEFAULT = "contrast, default"
+_MASK = "mask alone (β = 0)"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Faults:
         methods = {name: summarise(pair, test, own, base) for name, own in texts.items()}
         for name, scoring in chosen.items():
             methods[name]["setting"] = letters(scoring)
+        contrasted = {name: texts[name] for name in texts if name == "greedy" or (name in chosen and name != _MASK)}
         found = self._parted(pair, test)
         sure = pair.cells.measure(
             {"measure": "sure", "tasks": digest([task.prompt for task in test])}, partial(_least_probable, pair, test)
@@ -93,9 +95,9 @@ class Faults:
         return {
             "questions": {"dev": len(dev), "test": len(test)},
             "methods": methods,
-            "by rank": _by_rank(pair, test, texts),
-            "by fame": _by_fame(pair, test, texts),
-            "by sureness": _by_bin(pair, test, texts, sure, _SURE),
+            "by rank": _by_rank(pair, test, contrasted),
+            "by fame": _by_fame(pair, test, contrasted),
+            "by sureness": by_bin(pair, test, contrasted, sure, _SURE),
             "by ratio": _by_ratio(pair, test, texts, found),
             "open masks": [self._open(pair, alpha) for alpha in self.open_alphas],
             "examples": self._examples(pair, test, texts, found),
@@ -104,7 +106,7 @@ class Faults:
     def _chosen(self, pair: Pair, dev: Sequence[Task]) -> dict[str, Contrastive]:
         difference = [Contrastive(alpha, amateur_temperature=tau) for alpha in self.alphas for tau in self.taus]
         beta = [Contrastive(alpha, beta=beta) for alpha in self.alphas for beta in self.betas]
-        chosen = {"mask alone (β = 0)": Contrastive(beta=0.0), _DEFAULT: Contrastive()}
+        chosen = {_MASK: Contrastive(beta=0.0), _DEFAULT: Contrastive()}
         if main_scores(pair, dev, pair.answer(dev, Likelihood())) is not None:
             chosen |= {"difference form, tuned": tune(pair, dev, difference), "β form, tuned": tune(pair, dev, beta)}
         return chosen
@@ -132,7 +134,7 @@ class Faults:
         kinds: dict[str, Callable[[int, Data], bool]] = {
             "mended": lambda i, _: contrast[i] > greedy[i],
             "a right answer lost": lambda i, _: contrast[i] < greedy[i],
-            "an improbable token promoted, wrong": lambda i, one: not contrast[i] and _ratio(one) < 0.2,
+            "an improbable token promoted, wrong": lambda i, one: not contrast[i] and ratio_of(one) < 0.2,
         }
         return [
             _example(pair, test, texts, kind, one)
@@ -229,7 +231,7 @@ def _probabilities(pair: Pair, found: Sequence[Parting]) -> list[Data]:
     return rows
 
 
-def _ratio(one: Data) -> float:
+def ratio_of(one: Data) -> float:
     return float(one["expert of contrast"] / one["expert of greedy"])
 
 
@@ -253,7 +255,7 @@ def _scores(pair: Pair, tasks: Sequence[Task], texts: Mapping[str, Sequence[str]
     return known if len(known) == len(found) else None
 
 
-def _by_bin(
+def by_bin(
     pair: Pair,
     tasks: Sequence[Task],
     texts: Mapping[str, Sequence[str]],
@@ -272,7 +274,7 @@ def _by_rank(pair: Pair, tasks: Sequence[Task], texts: Mapping[str, Sequence[str
     if not all("truth_rank" in task.facts for task in tasks):
         return {}
     bins = {name: (low, high + 1) for name, (low, high) in _RANKS.items()}
-    return _by_bin(pair, tasks, texts, [task.facts["truth_rank"] for task in tasks], bins)
+    return by_bin(pair, tasks, texts, [task.facts["truth_rank"] for task in tasks], bins)
 
 
 def _by_fame(pair: Pair, tasks: Sequence[Task], texts: Mapping[str, Sequence[str]]) -> dict[str, Data]:
@@ -304,7 +306,7 @@ def _by_ratio(
         return {}
     counted = {}
     for name, (low, high) in _RATIOS.items():
-        places = [one["place"] for one in found if low <= _ratio(one) < high]
+        places = [one["place"] for one in found if low <= ratio_of(one) < high]
         gains = [scores[_DEFAULT][place] - scores["greedy"][place] for place in places]
         counted[name] = {
             "count": len(places),

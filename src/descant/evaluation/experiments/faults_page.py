@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from descant.evaluation.experiments.base import Data
-from descant.evaluation.experiments.plotting import COLOURS, MARKERS, panels
+from descant.evaluation.experiments.plotting import COLOURS, MARKERS, legend_below, panels
 from descant.evaluation.experiments.tables import mean, share, table
 
 
@@ -68,7 +68,7 @@ def draw_gains(results: Mapping[str, Data], key: str, label: str) -> Any:
     figure, axes = panels(1, width=6.4)
     axis = axes[0][0]
     bins = next(iter(results.values()))[key]
-    methods = [name for name in next(iter(bins.values()))["gain"] if name not in ("greedy", "amateur, greedy")]
+    methods = [name for name in next(iter(bins.values()))["gain"] if name != "greedy"]
     for order, method in enumerate(methods):
         axis.plot([], [], color=COLOURS[order], marker=MARKERS[order], markersize=4, label=method)
         shift = (order - (len(methods) - 1) / 2) * 0.14
@@ -91,5 +91,5 @@ def draw_gains(results: Mapping[str, Data], key: str, label: str) -> Any:
     axis.set_xticks(range(len(bins)), [f"{name}\n({entry['count']})" for name, entry in bins.items()], fontsize=8)
     axis.set_xlabel(label)
     axis.set_ylabel("points over greedy")
-    axis.legend(fontsize=7)
+    legend_below(axis, 3, lines=2)
     return figure

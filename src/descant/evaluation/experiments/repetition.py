@@ -9,13 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from descant.decoder import Decoder
 from descant.errors import UsageError
 from descant.evaluation.experiments.base import Data, Pair, digest
-from descant.evaluation.experiments.plotting import COLOURS, MARKERS, panels
+from descant.evaluation.experiments.plotting import COLOURS, MARKERS, legend_below, panels
 from descant.evaluation.experiments.tables import mean, share, table, with_interval
 from descant.evaluation.statistics import mean_interval
 from descant.scoring import Contrastive, Likelihood, Scoring
@@ -83,7 +84,7 @@ class Repetition:
                     continue
                 found["repeat"][f"{reader}, {context}"] = pair.cells.measure(
                     {"measure": "repeat", "context": context, "reader": reader, **settings},
-                    partial(self._repeat, pair, documents, context, reader),
+                    partial(self.repeat, pair, documents, context, reader),
                 )
         for writer in ("corpus", *_WRITERS):
             found["written"][writer] = pair.cells.measure(
@@ -100,34 +101,23 @@ class Repetition:
         documents = make(Random(f"descant-repetition-{self.seed}"))
         return [next(documents) for _ in range(count)]
 
-    def _repeat(self, pair: Pair, documents: Sequence[str], context: str, reader: str) -> Data:
+    def repeat(self, pair: Pair, documents: Sequence[str], context: str, reader: str) -> Data:
         """Return a sentence's mean token probability by what stands before it: copies, or as many other sentences."""
         by_amateur, scoring = _READERS[reader]
         reading = pair.alone() if by_amateur else pair
         assert reading is not None
         decoder = reading.decoder
-        sentences = _sentences(documents)[: pair.limited(self.sentences)]
-        rows, ends = [], []
-        for place, sentence in enumerate(sentences):
-            others = [sentences[(place + step) % len(sentences)] for step in range(1, self.repeats + 1)]
-            first, later = _ids(decoder, sentence, first=True), _ids(decoder, sentence)
-            # Its first word, which a space may precede, differs in tokens; and from what should it follow?
-            size = min(_common_suffix(first, later), len(first) - 1)
-            for count in range(self.repeats + 1):
-                before = [sentence] * count if context == "copies" else others[:count]
-                parts = [_ids(decoder, text, first=number == 0) for number, text in enumerate([*before, sentence])]
-                rows.append([token for part in parts for token in part])
-                ends.append(len(rows[-1]) - size)
-        scores = decoder.score(
-            [row[:end] for row, end in zip(rows, ends, strict=True)],
-            [row[end:] for row, end in zip(rows, ends, strict=True)],
-            scoring,
-        )
-        probabilities = [[math.exp(value) for value in score.logprobs] for score in scores]
-        by_count = [probabilities[count :: self.repeats + 1] for count in range(self.repeats + 1)]
+        least = self.repeats + 1  # or a sentence would be among the other ones
+        sentences = sentences_of(documents)[: max(least, pair.limited(self.sentences))]
+        count = len(sentences)
+        # Row by row: a sentence and its copies, or sentences in a circle, so that each stands once at each place.
+        step = 0 if context == "copies" else 1
+        rows = [[sentences[(first + step * place) % count] for place in range(least)] for first in range(count)]
+        values = _probabilities(decoder, rows, scoring)
+        by_place = [[values[(own - step * place) % count][place] for own in range(count)] for place in range(least)]
         return {
-            "probability": [asdict(mean_interval([_mean(row) for row in rows])) for rows in by_count],
-            "rising": [_rising(rows, by_count[0]) for rows in by_count],
+            "probability": [asdict(mean_interval([_mean(own) for own in at_place])) for at_place in by_place],
+            "rising": [rising(at_place, by_place[0]) for at_place in by_place],
         }
 
     def _written(self, pair: Pair, documents: Sequence[str], writer: str) -> Data:
@@ -153,7 +143,7 @@ class Repetition:
             "probability": asdict(mean_interval([_mean(row) for row in probabilities])),
             "bits": asdict(mean_interval([_mean(row) for row in surprisals])),
             "spread of bits": asdict(mean_interval([_deviation(row) for row in surprisals])),
-            "repeated 4-grams": asdict(mean_interval([_repeated(text, 4) for text in texts])),
+            "repeated 4-grams": asdict(mean_interval([repeated(text, 4) for text in texts])),
             "example": probabilities[0],
         }
 
@@ -212,7 +202,7 @@ def _draw_repeat(results: Mapping[str, Data]) -> Any:
         axis.set_xlabel(f"{context} before the sentence")
         axis.set_ylim(0, 1)
     axes[0][0].set_ylabel("mean probability of its tokens")
-    axes[0][0].legend(fontsize=7)
+    legend_below(axes[0][0])
     return figure
 
 
@@ -226,12 +216,12 @@ def _draw_written(results: Mapping[str, Data]) -> Any:
     for axis, title in zip(axes[0], ("mean of all texts", "one text"), strict=True):
         axis.set_xlabel(f"place of the token, {title}")
         axis.set_ylim(0, 1.02)
-        axis.legend(fontsize=7, loc="lower right")
+        legend_below(axis, 3)
     axes[0][0].set_ylabel("the expert's probability")
     return figure
 
 
-def _sentences(documents: Sequence[str]) -> list[str]:
+def sentences_of(documents: Sequence[str]) -> list[str]:
     """Return the first sentence of each document, each once, if it has at least six words.
 
     Raises
@@ -246,6 +236,29 @@ def _sentences(documents: Sequence[str]) -> list[str]:
     return long
 
 
+def _probabilities(decoder: Decoder, rows: Sequence[Sequence[str]], scoring: Scoring) -> list[list[list[float]]]:
+    """Return the probabilities of the tokens of each sentence of each row, after its first word.
+
+    That word may follow a space or not, which makes other tokens of it; and from what should it follow?
+    """
+    encoded = [[_ids(decoder, text, first=place == 0) for place, text in enumerate(row)] for row in rows]
+    joined = [[token for part in parts for token in part] for parts in encoded]
+    scores = decoder.score([row[:1] for row in joined], [row[1:] for row in joined], scoring)
+    found = []
+    for row, parts, score in zip(rows, encoded, scores, strict=True):
+        probabilities = [math.nan, *map(math.exp, score.logprobs)]
+        ends = list(accumulate(map(len, parts)))
+        sizes = [_scored(decoder, text) for text in row]
+        found.append([probabilities[end - size : end] for end, size in zip(ends, sizes, strict=True)])
+    return found
+
+
+def _scored(decoder: Decoder, text: str) -> int:
+    """Return how many of a sentence's last tokens are the same wherever it stands; never all."""
+    first, later = _ids(decoder, text, first=True), _ids(decoder, text)
+    return min(common_suffix(first, later), len(first) - 1)
+
+
 def _ids(decoder: Decoder, text: str, *, first: bool = False) -> list[int]:
     """Return tokens of a text; where it is not the first of a row, of a space and it, without special tokens."""
     assert decoder.tokenizer is not None
@@ -255,12 +268,12 @@ def _ids(decoder: Decoder, text: str, *, first: bool = False) -> list[int]:
     return ids
 
 
-def _common_suffix(left: Sequence[int], right: Sequence[int]) -> int:
+def common_suffix(left: Sequence[int], right: Sequence[int]) -> int:
     same = [a == b for a, b in zip(reversed(left), reversed(right), strict=False)]
     return same.index(False) if False in same else len(same)
 
 
-def _rising(now: Sequence[Sequence[float]], then: Sequence[Sequence[float]]) -> float:
+def rising(now: Sequence[Sequence[float]], then: Sequence[Sequence[float]]) -> float:
     """Return the share of tokens that have become more probable."""
     return _mean([a > b for row, base in zip(now, then, strict=True) for a, b in zip(row, base, strict=True)])
 
@@ -274,7 +287,7 @@ def _deviation(values: Sequence[float]) -> float:
     return math.sqrt(_mean([(value - middle) ** 2 for value in values]))
 
 
-def _repeated(tokens: Sequence[int], n: int) -> float:
+def repeated(tokens: Sequence[int], n: int) -> float:
     """Return the share of n-grams that stood in the text before."""
     grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from descant.bench.clock import passes
 from descant.evaluation.experiments.base import Data, Pair, digest
 from descant.evaluation.experiments.judged import letters, main_scores, summarise
-from descant.evaluation.experiments.plotting import COLOURS, MARKERS, heatmap, panels
+from descant.evaluation.experiments.plotting import COLOURS, MARKERS, heatmap, legend_below, panels
 from descant.evaluation.experiments.tables import mean, points, share, table, with_interval
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood
@@ -106,7 +106,7 @@ class Sensitivity:
         """Return the share of steps whose head is one token, and the amateur's passes with and without skipping."""
         prompts = [task.prompt for task in pair.tasks("dev", self.counted)]
         settings = {"measure": "selective", "alpha": alpha, "prompts": digest(prompts)}
-        return dict(pair.cells.measure(settings, partial(_count_steps, pair, prompts, alpha)))
+        return dict(pair.cells.measure(settings, partial(count_steps, pair, prompts, alpha)))
 
     def _drafts(self, pair: Pair, base: str) -> Data:
         """Return how many drafted tokens stand, for each setting."""
@@ -118,7 +118,7 @@ class Sensitivity:
                 scoring = Contrastive(alpha, beta=beta)
                 settings = {"measure": "drafts", "method": f"{scoring!r}, {strategy!r}", "prompts": digest(prompts)}
                 counts = pair.cells.measure(
-                    {**settings, "seed": self.seed}, partial(_count_drafts, pair, prompts, scoring, strategy, self.seed)
+                    {**settings, "seed": self.seed}, partial(count_drafts, pair, prompts, scoring, strategy, self.seed)
                 )
                 found[f"{alpha:g}, {'difference' if beta is None else f'{beta:g}'}"] = counts
         return found
@@ -157,7 +157,7 @@ class Sensitivity:
             "the expert, if steps with a one-token head are left out and caught up with later; and the share of them "
             "that this saves.",
             self._selective_table(results),
-            "![Share of steps with a one-token head, and of the amateur's passes saved](sensitivity-selective.svg)",
+            "![Share of steps with a one-token head](sensitivity-selective.svg)",
             "## Drafts of the amateur",
             f"Share of drafted tokens that stand, in speculative contrastive decoding of {self.drafted} development "
             f"questions; {self.draft_tokens} tokens a draft, none cut short; mean of the pairs. In brackets: tokens "
@@ -207,12 +207,11 @@ class Sensitivity:
     def _draw_grids(self, results: Mapping[str, Data]) -> Any:
         figure, axes = panels(2)
         rows = [f"{alpha:g}" for alpha in self.alphas]
-        for axis, form, columns, letter in (
-            (axes[0][0], "difference", self.taus, "τ, difference form"),
-            (axes[0][1], "beta", self.betas, "β, β form"),
-        ):
-            heatmap(axis, _mean_grid(results, form), rows, [f"{value:g}" for value in columns])
-            axis.set_xlabel(letter)
+        grids = {form: _mean_grid(results, form) for form in ("difference", "beta")}
+        flat = [value for grid in grids.values() for line in grid for value in line]
+        for axis, (form, grid), columns in zip(axes[0], grids.items(), (self.taus, self.betas), strict=True):
+            heatmap(axis, grid, rows, [f"{value:g}" for value in columns], low=min(flat), high=max(flat))
+            axis.set_xlabel("τ, difference form" if form == "difference" else "β, β form")
             axis.set_ylabel("α")
         judged = next(iter(results.values()))["judged"]
         figure.suptitle("right answers, development questions" if judged else "texts equal to greedy's", fontsize=10)
@@ -225,22 +224,17 @@ class Sensitivity:
             entries = [data["selective"][str(alpha)] for alpha in self.alphas]
             marker = MARKERS[place % len(MARKERS)]
             heads = [entry["one token"] for entry in entries]
-            axis.plot(self.alphas, heads, color=COLOURS[0], marker=marker, label=f"one-token head, {label}")
-            if entries[0]["passes"] is not None:
-                saved = [1 - entry["passes"] / entry["all"] for entry in entries]
-                axis.plot(self.alphas, saved, color=COLOURS[1], marker=marker, label=f"passes saved, {label}")
-        axis.set_xlabel("α")
-        axis.set_ylabel("share")
-        axis.set_ylim(0, 1)
-        axis.legend(fontsize=7, loc="lower right")
+            axis.plot(self.alphas, heads, color=COLOURS[0], marker=marker, markersize=4, label=label)
+        _mark_alphas(axis, self.alphas)
+        axis.set_ylabel("share of steps with a one-token head")
+        legend_below(axis)
         return figure
 
     def _draw_acceptance(self, results: Mapping[str, Data]) -> Any:
         figure, axes = panels(2)
+        forms = ("difference", *(f"{beta:g}" for beta in self.betas))
         for axis, base in zip(axes[0], _BASES, strict=True):
-            for form, colour, marker in zip(
-                ("difference", *(f"{beta:g}" for beta in self.betas)), COLOURS, MARKERS, strict=False
-            ):
+            for form, colour, marker in zip(forms, COLOURS, MARKERS, strict=False):
                 rates = [
                     _accepted([data["drafts"][base][f"{alpha:g}, {form}"] for data in results.values()])
                     for alpha in self.alphas
@@ -248,11 +242,21 @@ class Sensitivity:
                 label = form if form == "difference" else f"β = {form}"
                 axis.plot(self.alphas, rates, color=colour, marker=marker, markersize=4, label=label)
             axis.set_title(base, fontsize=9)
-            axis.set_xlabel("α")
-            axis.set_ylim(0, 1)
+            _mark_alphas(axis, self.alphas)
+            legend_below(axis, 4)
+        low = min(axis.get_ylim()[0] for axis in axes[0])
+        for axis in axes[0]:
+            axis.set_ylim(low, max(one.get_ylim()[1] for one in axes[0]))
         axes[0][0].set_ylabel("share of drafted tokens that stand")
-        axes[0][0].legend(fontsize=7, loc="lower right")
         return figure
+
+
+def _mark_alphas(axis: Any, alphas: Sequence[float]) -> None:
+    """Let an axis show α, whose settings lie evenly apart by their logarithms."""
+    axis.set_xscale("log")
+    axis.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
+    axis.minorticks_off()
+    axis.set_xlabel("α")
 
 
 def _value(pair: Pair, tasks: Sequence[Task], scoring: Contrastive | Likelihood, greedy: Sequence[str]) -> float:
@@ -269,7 +273,7 @@ def _mean_grid(results: Mapping[str, Data], form: str) -> list[list[float]]:
     return [[sum(values) / len(values) for values in zip(*lines, strict=True)] for lines in zip(*grids, strict=True)]
 
 
-def _count_steps(pair: Pair, prompts: Sequence[str], alpha: float) -> Data:
+def count_steps(pair: Pair, prompts: Sequence[str], alpha: float) -> Data:
     decoder, length = pair.decoder, pair.asked.max_new_tokens
     traced = decoder.generate(list(prompts), Contrastive(alpha), max_new_tokens=length, chat=pair.chat, trace=True)
     sizes = [step.head_size for output in traced for step in output.trace or ()]
@@ -285,7 +289,7 @@ def _count_steps(pair: Pair, prompts: Sequence[str], alpha: float) -> Data:
     return found
 
 
-def _count_drafts(pair: Pair, prompts: Sequence[str], scoring: Contrastive, strategy: Speculative, seed: int) -> Data:
+def count_drafts(pair: Pair, prompts: Sequence[str], scoring: Contrastive, strategy: Speculative, seed: int) -> Data:
     length = pair.asked.max_new_tokens
     outputs = pair.decoder.generate(
         list(prompts), scoring, strategy=strategy, max_new_tokens=length, chat=pair.chat, seed=seed
