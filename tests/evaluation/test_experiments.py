@@ -185,6 +185,7 @@ def test_each_experiment_runs_on_the_bundled_pair_and_on_bare_prompts(
         for path in report.write(folder, experiment, record):
             assert path.stat().st_size < 200_000
         page = (folder / f"{name}.md").read_text()
+        assert ("Nobody knows the right answers" in page) == isinstance(asked, Prompts)
         assert set(folder.glob("*.svg")) == {folder / part.split(")")[0] for part in page.split("](")[1:]}
 
 

@@ -130,20 +130,20 @@ class Repetition:
         texts = [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
         if writer != "corpus":
             scoring, strategy = _WRITERS[writer]
-            outputs = decoder.generate(
-                prompts, scoring, strategy=strategy, max_new_tokens=self.length, ignore_eos=True, seed=self.seed
-            )
+            outputs = decoder.generate(prompts, scoring, strategy=strategy, max_new_tokens=self.length, seed=self.seed)
             texts = [output.token_ids for output in outputs]
         scores = decoder.score(prompts, texts, Likelihood())
         probabilities = [[math.exp(value) for value in score.logprobs] for score in scores]
         surprisals = [[-value / math.log(2) for value in score.logprobs] for score in scores]
-        places = range(max(map(len, probabilities)))
+        # As far as a quarter of the texts go: a mean of fewer tells of them alone.
+        places = range(sorted(map(len, probabilities))[-max(1, len(probabilities) // 4)])
         return {
             "by place": [_mean([row[place] for row in probabilities if place < len(row)]) for place in places],
             "probability": asdict(mean_interval([_mean(row) for row in probabilities])),
             "bits": asdict(mean_interval([_mean(row) for row in surprisals])),
             "spread of bits": asdict(mean_interval([_deviation(row) for row in surprisals])),
             "repeated 4-grams": asdict(mean_interval([repeated(text, 4) for text in texts])),
+            "tokens": _mean([len(text) for text in texts]),
             "example": probabilities[0],
         }
 
@@ -165,6 +165,7 @@ class Repetition:
             [writer, label]
             + [with_interval(data["written"][writer][name]) for name in ("probability", "repeated 4-grams")]
             + [f"{data['written'][writer][name]['value']:.2f}" for name in ("bits", "spread of bits")]
+            + [f"{data['written'][writer]['tokens']:.1f}"]
             for writer in results[pairs[0]]["written"]
             for label, data in results.items()
         ]
@@ -178,11 +179,11 @@ class Repetition:
                 table(header, repeat),
                 "![Probability of a sentence by how often it stands before](repetition-repeat.svg)",
                 "## Corpus text and what methods write",
-                f"The first {self.prefix} tokens of corpus texts, continued by {self.length} tokens, end of sequence "
-                "ignored. All probabilities are the expert's; intervals resample texts. *Bits*: mean surprisal of a "
-                "token, and its standard deviation within a text. *Repeated 4-grams*: share of a text's 4-grams that "
-                "stood in it before.",
-                table(["text", "pair", "probability", "repeated 4-grams", "bits", "spread of bits"], written),
+                f"The first {self.prefix} tokens of corpus texts, continued by {self.length} tokens or "
+                "to their end. All probabilities are the expert's; intervals resample texts. *Bits*: mean surprisal of "
+                "a token, and its standard deviation within a text. *Repeated 4-grams*: share of a text's 4-grams that "
+                "stood in it before. *Tokens*: mean length.",
+                table(["text", "pair", "probability", "repeated 4-grams", "bits", "spread of bits", "tokens"], written),
                 "![Probability of each token, by its place](repetition-written.svg)",
             ]
         )
@@ -209,7 +210,7 @@ def _draw_repeat(results: Mapping[str, Data]) -> Any:
 def _draw_written(results: Mapping[str, Data]) -> Any:
     figure, axes = panels(2, width=5.2)
     first = next(iter(results.values()))["written"]
-    for writer, colour in zip(("corpus", *_WRITERS), COLOURS, strict=False):
+    for writer, colour in zip(("corpus", "beam of 8", "sampled"), COLOURS, strict=False):
         axes[0][0].plot(first[writer]["by place"], color=colour, label=writer, linewidth=1.2)
     for writer, colour in (("corpus", COLOURS[0]), ("beam of 8", COLOURS[1])):
         axes[0][1].plot(first[writer]["example"], color=colour, label=writer, linewidth=1.2)

@@ -23,6 +23,10 @@ Record = dict[str, Any]
 
 END = "<!-- End of what is generated; what stands below is kept. -->"
 
+_UNJUDGED = (
+    " Nobody knows the right answers to these prompts, so what needs them is left out, and no setting is chosen."
+)
+
 _DIGITS = 5
 """Significant digits of numbers that are kept: more than any page shows."""
 
@@ -41,10 +45,12 @@ def run(experiment: Experiment, pairs: Iterable[Pair], command: str) -> Record:
     """
     entries: list[dict[str, Any]] = []
     asked: dict[str, Any] = {}
+    judged = False
     for pair in pairs:
         asked = {"name": pair.asked.name, **pair.asked.settings, "max_new_tokens": pair.asked.max_new_tokens}
         asked["limit"] = pair.limit
         models = {"expert": _model(pair.decoder.expert), "amateur": _model(pair.decoder.amateur)}
+        judged = bool(pair.judge(tasks := pair.tasks("test", 1), ["" for _ in tasks]))
         data = experiment.run(pair)
         entries.append({"label": pair.label, **models, **(pair.facts or {}), "data": data})
     record = {
@@ -53,6 +59,7 @@ def run(experiment: Experiment, pairs: Iterable[Pair], command: str) -> Record:
         "date": datetime.now(UTC).date().isoformat(),
         "conditions": conditions(),
         "asked": asked,
+        "judged": judged,
         "settings": describe(experiment),
         "pairs": entries,
     }
@@ -137,7 +144,7 @@ def _setup(record: Record) -> str:
         "",
         table(header, rows),
         "",
-        f"- Tasks: {_listed(record['asked'])}.",
+        f"- Tasks: {_listed(record['asked'])}.{'' if record['judged'] else _UNJUDGED}",
         f"- Settings: {_listed(settings)}.",
         f"- {record['date']}; {_listed(record['conditions'])}.",
         f"- Command: `{record['command']}`",
