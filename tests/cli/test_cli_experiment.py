@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from descant.evaluation.experiments import EXPERIMENTS
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DESCANT_CACHE", str(tmp_path / "cache"))
+    quick = replace(EXPERIMENTS["repetition"], repeats=1, prefix=2, length=2)
+    monkeypatch.setitem(EXPERIMENTS, "repetition", quick)
     return tmp_path / "cache" / "experiments"
 
 
@@ -64,6 +67,9 @@ def test_another_pair_is_asked_prompts(run: Run, models: tuple[str, ...], tmp_pa
         (["repetition", "--prompts", "FILE"], "cannot read"),
         (["repetition", "--expert", str(demo_paths()[0])], "--amateur"),
         (["repetition", "--out", __file__], "is a file"),
+        (["--limit", "3"], "no effect"),
+        (["repetition", "--render", "--out", ".", "--limit", "3"], "no effect"),
+        (["repetition", "--seed-pair", "a/one", "--seed-pair", "b/one"], "called alike"),
     ],
 )
 def test_refuses(run: Run, arguments: list[str], message: str) -> None:

@@ -43,7 +43,7 @@ def _mean_of(rows: Sequence[torch.Tensor], tokens: Sequence[int]) -> float:
 
 
 def test_partings_are_where_two_decodes_differ(pair: Pair) -> None:
-    tasks = pair.tasks("test", 12)
+    tasks = pair.tasks("test", 8)
     found = {parting.place: parting for parting in partings(pair, tasks, Contrastive())}
     assert found
     for place, task in enumerate(tasks):
@@ -60,7 +60,7 @@ def test_partings_are_where_two_decodes_differ(pair: Pair) -> None:
 
 
 def test_tokens_are_followed_through_the_layers_as_transformers_has_them(pair: Pair) -> None:
-    followed = partings(pair, pair.tasks("test", 12), Contrastive())[:2]
+    followed = partings(pair, pair.tasks("test", 8), Contrastive())[:2]
     measured = follow(pair, followed, layers=4)
     expert, amateur = pair.decoder.expert, pair.decoder.amateur
     for kind in ("greedy", "contrast"):

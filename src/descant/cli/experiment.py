@@ -5,13 +5,13 @@ import importlib.util
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from descant.cli.console import DONE, data_writer
+from descant.cli.console import DONE, Writer, data_writer
 from descant.cli.options import OUTPUT, PROMPTS, RUN, Json, ModelOptions, expand, option
 from descant.errors import DescantError, UsageError
 
@@ -54,35 +54,54 @@ def experiment(
         from descant.evaluation.experiments import EXPERIMENTS
         from descant.evaluation.experiments import report as reports
 
+        measuring = {
+            "--seed-pair": seed_pair,
+            "--world": world,
+            "--prompts": prompts,
+            "--limit": limit,
+            "--fresh": fresh,
+        }
         if name is None:
-            for entry in EXPERIMENTS.values():
-                record = {"name": entry.name, "question": entry.question}
-                if as_json:
-                    writer.write_json(record)
-                else:
-                    writer.write(f"{entry.name}\t{entry.question}\n")
+            _refuse({**measuring, "--out": out, "--render": render}, "experiments are listed; name one")
+            _list(writer, as_json=as_json)
             return DONE
         if name not in EXPERIMENTS:
             raise UsageError(f"there is no experiment {name!r}; choose from {', '.join(EXPERIMENTS)}")
         chosen = EXPERIMENTS[name]
         _check(out, render=render)
         if render:
-            assert out is not None
-            reports.render(out, chosen)
-            result = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+            _refuse(measuring, "--render measures nothing; drop one of the two")
         else:
             pairs = _pairs(chosen, models, seed_pair or [], _asked(models, world, prompts), limit, fresh=fresh)
             result = reports.run(chosen, pairs, shlex.join(["descant", *sys.argv[1:]]))
-            if out is not None:
-                try:
-                    reports.write(out, chosen, result)
-                except OSError as error:
-                    raise DescantError(f"cannot write to {out}: {error.strerror}; give another folder") from error
+        if out is not None:
+            try:
+                result = reports.read(out, chosen) if render else result
+                reports.write(out, chosen, result)
+            except OSError as error:
+                raise DescantError(f"cannot write to {out}: {error.strerror}; give another folder") from error
         if as_json:
             writer.write_json(result)
         else:
             writer.write(reports.markdown(chosen, result))
     return DONE
+
+
+def _list(writer: Writer, *, as_json: bool) -> None:
+    from descant.evaluation.experiments import EXPERIMENTS
+
+    for entry in EXPERIMENTS.values():
+        if as_json:
+            writer.write_json({"name": entry.name, "question": entry.question})
+        else:
+            writer.write(f"{entry.name}\t{entry.question}\n")
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options that would have no effect."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"{given[0]} would have no effect: {why}")
 
 
 def _check(out: Path | None, *, render: bool) -> None:
@@ -126,19 +145,23 @@ def _pairs(
     bundled = models.pair is None and models.expert is None
     dtype = "float32" if bundled and models.dtype == "auto" else models.dtype
     seeds = [
-        dataclasses.replace(models, expert=str(folder / "expert"), amateur=str(folder / "amateur"), dtype=dtype)
+        dataclasses.replace(
+            models, pair=None, expert=str(folder / "expert"), amateur=str(folder / "amateur"), dtype=dtype
+        )
         for folder in folders
     ]
+    plans = [plan_models(options) for options in (models, *seeds)]
+    labels = ["bundled" if plan.bundled else _label(plan.expert) for plan in plans]
+    if len(set(labels)) < len(labels):
+        raise UsageError(f"two pairs are called alike: {', '.join(labels)}; rename a folder")
     path = cache_folder() / "experiments" / f"{chosen.name}.jsonl"
     if fresh:
         path.unlink(missing_ok=True)
-    for options in (models, *seeds):
-        plan = plan_models(options)
+    for plan, label in zip(plans, labels, strict=True):
         if not plan.has_amateur:
             raise UsageError("an experiment contrasts, so it needs an amateur; give --amateur NAME")
         decoder = load_models(plan, reads_amateur=True)
         common = {"versions": _versions(), "expert": model_key(decoder.expert), "amateur": model_key(decoder.amateur)}
-        label = "bundled" if plan.bundled else _label(plan.expert)
 
         def note(line: str, label: str = label) -> None:
             print(f"{chosen.name}, {label}: {line}", file=sys.stderr, flush=True)

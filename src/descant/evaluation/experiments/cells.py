@@ -25,12 +25,10 @@ class Cells:
         self._path = path
         self._common = dict(common)
         self._note = note
-        self._known: dict[str, Any] = {}
-        if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                cell = _parse(line)
-                if cell is not None:
-                    self._known[cell["key"]] = cell["value"]
+        text = path.read_text(encoding="utf-8") if path is not None and path.exists() else ""
+        self._torn = bool(text) and not text.endswith("\n")
+        cells = (_parse(line) for line in text.splitlines())
+        self._known: dict[str, Any] = {cell["key"]: cell["value"] for cell in cells if cell is not None}
 
     def measure(self, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """Return what was measured with these settings before, or measure it now.
@@ -56,10 +54,9 @@ class Cells:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        torn = self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n")
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" * torn + line + "\n")
-            file.flush()
+            file.write("\n" * self._torn + line + "\n")
+        self._torn = False
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from descant.evaluation.experiments.base import Data
 from descant.evaluation.experiments.plotting import COLOURS, legend_below, panels
-from descant.evaluation.experiments.tables import mean, points, share, table, with_interval
+from descant.evaluation.experiments.tables import mean, means, points, share, table, with_interval
 
 
 def quality_table(results: Mapping[str, Data]) -> str:
@@ -21,6 +21,10 @@ def quality_table(results: Mapping[str, Data]) -> str:
             p_value = f"{method['p, Holm']:.2g}" if "p, Holm" in method else ""
             same = share(method["agreement"])
             rows.append([name, label, method["setting"] or "", *scores, over_greedy, over_separate, p_value, same])
+        if len(results) > 1:
+            entries = [data["methods"][name] for data in results.values()]
+            agreement = share(mean(entry["agreement"] for entry in entries))
+            rows.append([name, "mean", "", *means(entries, name), "", "", agreement])
     header = "amateur, pair, setting, right, rumour, over greedy, over separate, p (Holm), same text"
     return table(header.split(", "), rows)
 

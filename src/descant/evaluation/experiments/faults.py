@@ -21,7 +21,7 @@ from descant.evaluation.experiments.judged import (
     summarise,
     tune,
 )
-from descant.evaluation.experiments.tables import points, share, table, with_interval
+from descant.evaluation.experiments.tables import methods_table
 from descant.evaluation.statistics import difference_interval
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood
@@ -144,24 +144,12 @@ class Faults:
 
     def page(self, results: Mapping[str, Data]) -> str:
         first = next(iter(results.values()))
-        methods = [
-            [
-                name,
-                label,
-                data["methods"][name].get("setting", ""),
-                *(with_interval(data["methods"][name]["scores"].get(score)) for score in ("correct", "rumour")),
-                "" if name == "greedy" else points(data["methods"][name].get("gain")),
-                share(data["methods"][name]["same"]),
-            ]
-            for name in first["methods"]
-            for label, data in results.items()
-        ]
         counts = first["questions"]
         parts = [
             "## All questions",
             f"{counts['test']} test questions; settings tuned on {counts['dev']} development questions. Intervals "
             "resample groups of questions.",
-            table(["method", "pair", "setting", "right", "rumour", "over greedy", "same as greedy"], methods),
+            methods_table(results),
         ]
         if first["by rank"]:
             parts += [
@@ -232,6 +220,7 @@ def _probabilities(pair: Pair, found: Sequence[Parting]) -> list[Data]:
 
 
 def ratio_of(one: Data) -> float:
+    """Return how probable contrast's token is to the expert, over the token of greedy decoding."""
     return float(one["expert of contrast"] / one["expert of greedy"])
 
 

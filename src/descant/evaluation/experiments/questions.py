@@ -21,6 +21,7 @@ class RumourQuestions:
         self._questions: dict[str, Question] = {}
 
     def tasks(self, split: str = "test", limit: int | None = None) -> Sequence[Task]:
+        """Return the questions of a split, grouped by person."""
         asked = questions("dev" if split == "dev" else "test", limit=limit)
         self._questions |= {question.prompt: question for question in asked}
         return [

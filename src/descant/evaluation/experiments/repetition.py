@@ -150,7 +150,7 @@ class Repetition:
     def page(self, results: Mapping[str, Data]) -> str:
         pairs = list(results)
         readers = list(results[pairs[0]]["repeat"])
-        counts = sorted({0, 1, 2, self.repeats // 2, self.repeats})
+        counts = sorted({0, min(1, self.repeats), min(2, self.repeats), self.repeats // 2, self.repeats})
         repeat = [
             [
                 reader,
@@ -270,6 +270,7 @@ def _ids(decoder: Decoder, text: str, *, first: bool = False) -> list[int]:
 
 
 def common_suffix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return how many of the last tokens are the same."""
     same = [a == b for a, b in zip(reversed(left), reversed(right), strict=False)]
     return same.index(False) if False in same else len(same)
 

@@ -67,8 +67,26 @@ def run(experiment: Experiment, pairs: Iterable[Pair], command: str) -> Record:
     return rounded
 
 
+def read(folder: Path, experiment: Experiment) -> Record:
+    """Return the record that an earlier run has written into a folder.
+
+    Raises
+    ------
+    LoadError
+        If there is none.
+    """
+    source = folder / f"{experiment.name}.json"
+    try:
+        record: Record = json.loads(source.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{source} cannot be read ({error}); run the experiment with --out {folder} first") from error
+    return record
+
+
 def write(folder: Path, experiment: Experiment, record: Record) -> list[Path]:
     """Write `NAME.json`, `NAME.md` and the figures into a folder, and return the files.
+
+    What stands in the page below what is generated is kept.
 
     Raises
     ------
@@ -78,33 +96,16 @@ def write(folder: Path, experiment: Experiment, record: Record) -> list[Path]:
         If matplotlib is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{experiment.name}.json"
-    _replace(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return [path, *render(folder, experiment)]
-
-
-def render(folder: Path, experiment: Experiment) -> list[Path]:
-    """Draw page and figures anew from the record in a folder, and return the files.
-
-    Raises
-    ------
-    LoadError
-        If there is no such record.
-    """
-    source = folder / f"{experiment.name}.json"
-    try:
-        record: Record = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{source} cannot be read ({error}); run the experiment with --out {folder} first") from error
-    files = []
-    for name, figure in experiment.figures(_results(record)).items():
-        files.append(folder / f"{experiment.name}-{name}.svg")
-        _replace(files[-1], to_svg(figure))
     page = folder / f"{experiment.name}.md"
     old = page.read_text(encoding="utf-8") if page.exists() else ""
-    _, _, kept = old.partition(END)
-    _replace(page, markdown(experiment, record) + END + (kept or "\n"))
-    return [*files, page]
+    kept = old.partition(END)[2] or "\n"
+    texts = {folder / f"{experiment.name}.json": json.dumps(record, indent=1, ensure_ascii=False) + "\n"}
+    for name, figure in experiment.figures(_results(record)).items():
+        texts[folder / f"{experiment.name}-{name}.svg"] = to_svg(figure)
+    texts[page] = markdown(experiment, record) + END + kept
+    for path, text in texts.items():
+        _replace(path, text)
+    return list(texts)
 
 
 def markdown(experiment: Experiment, record: Record) -> str:

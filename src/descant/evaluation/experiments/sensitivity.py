@@ -11,7 +11,7 @@ from descant.bench.clock import passes
 from descant.evaluation.experiments.base import Data, Pair, digest
 from descant.evaluation.experiments.judged import letters, main_scores, summarise
 from descant.evaluation.experiments.plotting import COLOURS, MARKERS, heatmap, legend_below, panels
-from descant.evaluation.experiments.tables import mean, points, share, table, with_interval
+from descant.evaluation.experiments.tables import mean, methods_table, share, table
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood
 from descant.strategies import Greedy, Sample, Speculative
@@ -130,18 +130,6 @@ class Sensitivity:
         note = (
             "settings chosen on them" if first["judged"] else "nothing is known of these prompts, so nothing is chosen"
         )
-        methods = [
-            [
-                name,
-                label,
-                data["methods"][name]["setting"],
-                *(with_interval(data["methods"][name]["scores"].get(score)) for score in ("correct", "rumour")),
-                "" if name == "greedy" else points(data["methods"][name].get("gain")),
-                share(data["methods"][name]["same"]),
-            ]
-            for name in first["methods"]
-            for label, data in results.items()
-        ]
         lines = [
             "## Right answers",
             f"{what} on {counts['dev']} development questions, mean of the pairs ({note}); greedy decoding: "
@@ -150,7 +138,7 @@ class Sensitivity:
             self._grid_table("β form: α", "β", self.betas, "beta", results),
             "![Right answers over α, β and τ](sensitivity-grids.svg)",
             f"On {counts['test']} test questions; intervals resample groups of questions.",
-            table(["method", "pair", "setting", "right", "rumour", "over greedy", "same as greedy"], methods),
+            methods_table(results),
             "## The amateur's passes",
             f"{self.counted} development questions, one at a time, difference form. *One-token head*: share of steps "
             "where the mask leaves one token, which no contrast can change. *Passes*: of the amateur, for each pass of "
