@@ -161,7 +161,7 @@ def test_numbers_are_written_as_tables_have_them() -> None:
     assert (share(0.73249), share(1.0), share(0.0), share(None)) == (".732", "1.000", ".000", "–")
     assert with_interval(interval) == ".500 (.250–1.000)"
     assert points({"value": -0.012, "low": -0.03, "high": 0.01}) == "-1.2 (-3.0 to +1.0)"
-    assert table(["a"], [["b|c"]]) == "| a |\n| --- |\n| b\\|c |"
+    assert table(["a"], [["<b|c>"]]) == "| a |\n| --- |\n| &lt;b\\|c> |"
 
 
 def test_several_pairs_are_averaged() -> None:
