@@ -45,21 +45,18 @@ def run(experiment: Experiment, pairs: Iterable[Pair], command: str) -> Record:
     """
     entries: list[dict[str, Any]] = []
     asked: dict[str, Any] = {}
-    judged = False
     for pair in pairs:
         asked = {"name": pair.asked.name, **pair.asked.settings, "max_new_tokens": pair.asked.max_new_tokens}
         asked["limit"] = pair.limit
         models = {"expert": _model(pair.decoder.expert), "amateur": _model(pair.decoder.amateur)}
-        judged = bool(pair.judge(tasks := pair.tasks("test", 1), ["" for _ in tasks]))
         data = experiment.run(pair)
-        entries.append({"label": pair.label, **models, **(pair.facts or {}), "data": data})
+        entries.append({"label": pair.label, **models, **(pair.facts or {}), "judged": _judged(pair), "data": data})
     record = {
         "experiment": experiment.name,
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "conditions": conditions(),
         "asked": asked,
-        "judged": judged,
         "settings": describe(experiment),
         "pairs": entries,
     }
@@ -140,17 +137,24 @@ def _setup(record: Record) -> str:
         for entry in record["pairs"]
     ]
     settings = {name: value for name, value in record["settings"].items() if name != "name"}
+    judged = all(entry["judged"] for entry in record["pairs"])
     lines = [
         "## Setup",
         "",
         table(header, rows),
         "",
-        f"- Tasks: {_listed(record['asked'])}.{'' if record['judged'] else _UNJUDGED}",
+        f"- Tasks: {_listed(record['asked'])}.{'' if judged else _UNJUDGED}",
         f"- Settings: {_listed(settings)}.",
         f"- {record['date']}; {_listed(record['conditions'])}.",
         f"- Command: `{record['command']}`",
     ]
     return "\n".join(lines)
+
+
+def _judged(pair: Pair) -> bool:
+    """Tell whether it is known what is right."""
+    tasks = pair.tasks("test", 1)
+    return bool(pair.judge(tasks, ["" for _ in tasks]))
 
 
 def _model(model: Any) -> Any:
