@@ -5,7 +5,7 @@ import importlib.util
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +97,7 @@ def _list(writer: Writer, *, as_json: bool) -> None:
             writer.write(f"{entry.name}\t{entry.question}\n")
 
 
-def _refuse(options: Mapping[str, Any], why: str) -> None:
+def _refuse(options: dict[str, Any], why: str) -> None:
     """Refuse options that would have no effect."""
     given = [name for name, value in options.items() if value]
     if given:
