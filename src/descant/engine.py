@@ -260,7 +260,9 @@ class Engine:
         """Extend all beams by a token, make those that go on the rows, and return what has ended."""
         every = range(len(self.rows))
         judged = self._judge(lambda name: reading.at_ends(name, every), every, [0] * len(every))
-        totals = log_total(judged.scores).tolist()
+        best = judged.scores.amax(-1)
+        normalized = not self.method.processors and not self.method.scoring.additive
+        totals = (best - best if normalized else log_total(judged.scores)).tolist()  # 0, but NaN stays visible
         for place, total in enumerate(totals):
             if not math.isfinite(total) and float(judged.scores[place].amax()) != -math.inf:
                 self._fail(judged, place, self.rows[place])
