@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Task:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+@runtime_checkable
 class TaskSet(Protocol):
     """Tasks with their judge: a world whose truth is known, or a file."""
 

@@ -1,1 +1,37 @@
 """Worlds whose truth is known, generated from a seed: each makes a corpus to learn from, tasks, and their judge."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+from descant.errors import SettingsError
+from descant.evaluation.worlds.arithmetic import Arithmetic
+from descant.evaluation.worlds.base import World
+from descant.evaluation.worlds.grammar import Grammar
+from descant.evaluation.worlds.rumour import Rumour
+
+__all__ = ["WORLDS", "Arithmetic", "Grammar", "Rumour", "World", "load_world"]
+
+WORLDS: Mapping[str, Callable[..., World]] = MappingProxyType(
+    {"rumour": Rumour, "grammar": Grammar, "arithmetic": Arithmetic}
+)
+"""What makes each world, by name; the settings are keyword arguments."""
+
+
+def load_world(name: str, **settings: Any) -> World:
+    """Make a world.
+
+    Raises
+    ------
+    SettingsError
+        If there is none of that name, or it has no such setting.
+    """
+    if name not in WORLDS:
+        close = get_close_matches(name, WORLDS, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(WORLDS)}"
+        raise SettingsError(f"there is no world {name!r}; {remedy}")
+    try:
+        return WORLDS[name](**settings)
+    except TypeError as error:
+        raise SettingsError(f"the world {name!r} cannot be made: {error}") from None
