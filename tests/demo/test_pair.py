@@ -5,12 +5,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from scipy.stats import binomtest
 from transformers import PreTrainedTokenizerFast
 
 from descant import Contrastive, Decoder, Likelihood
 from descant.demo import demo_paths, demo_world, example_prompts, questions
-from descant.demo.evaluate import Judged, compare, figures, judge, mcnemar
+from descant.demo.evaluate import Judged, compare, figures, judge
 
 SAMPLE = questions("test", limit=200)
 
@@ -90,10 +89,3 @@ def test_weights_were_trained_on_this_world() -> None:
     record = json.loads((demo_paths()[0].parent / "training.json").read_text())
     spec = demo_world().spec
     assert record["spec"]["world"] == {name: getattr(spec, name) for name in record["spec"]["world"]}
-
-
-def test_mcnemar_is_the_binomial_test() -> None:
-    assert mcnemar(0, 0) == 1
-    assert mcnemar(5, 5) == 1
-    assert mcnemar(10, 0) == pytest.approx(2 / 1024)
-    assert mcnemar(67, 23) == pytest.approx(binomtest(23, 90).pvalue)

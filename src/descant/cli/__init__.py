@@ -1,4 +1,4 @@
-"""The command line: `descant generate`, `compare`, `score`, `bench` and `methods`.
+"""The command line: `descant generate`, `compare`, `score`, `bench`, `experiment` and `methods`.
 
 It translates arguments; all decoding lives in the library.
 """
@@ -12,6 +12,7 @@ import typer
 from descant.cli.bench import bench
 from descant.cli.compare import compare
 from descant.cli.console import DONE, data_writer, report
+from descant.cli.experiment import experiment
 from descant.cli.generate import generate
 from descant.cli.options import Json
 from descant.cli.score import score
@@ -84,5 +85,5 @@ def common(
 
 
 app.callback()(common)
-for command in (generate, compare, score, bench, methods):
+for command in (generate, compare, score, bench, experiment, methods):
     app.command()(command)

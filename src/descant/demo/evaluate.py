@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 from descant.decoder import Decoder
 from descant.demo import Question, demo_paths, demo_world, questions
 from descant.demo.card import render
+from descant.evaluation.statistics import mcnemar
 from descant.scoring import Contrastive, Likelihood
 from descant.strategies import Greedy
 
@@ -166,13 +166,6 @@ def compare(asked: Sequence[Question], said: Judged, base: Judged, draws: int = 
     gains.sort()
     low, high = gains[int(0.025 * draws)], gains[int(0.975 * draws)]
     return Comparison(won, lost, (won - lost) / len(asked), low, high, mcnemar(won, lost))
-
-
-def mcnemar(won: int, lost: int) -> float:
-    """Two-sided exact McNemar test: how likely so uneven a split is if wins and losses are equally likely."""
-    n = won + lost
-    tail = sum(math.comb(n, k) for k in range(min(won, lost) + 1))
-    return min(1.0, float(2 * tail / 2**n))
 
 
 def tune(decoder: Decoder, asked: Sequence[Question], grid: Sequence[Contrastive]) -> Contrastive:

@@ -1,0 +1,167 @@
+"""`descant experiment`: questions about decoding, answered with numbers on any pair."""
+
+import dataclasses
+import importlib.util
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from descant.cli.console import DONE, data_writer
+from descant.cli.options import OUTPUT, PROMPTS, RUN, Json, ModelOptions, expand, option
+from descant.errors import DescantError, UsageError
+
+if TYPE_CHECKING:
+    from descant.evaluation.experiments import Experiment, Pair
+    from descant.evaluation.tasks import TaskSet
+
+
+@expand
+def experiment(
+    *,
+    models: ModelOptions,
+    name: Annotated[
+        str | None, typer.Argument(help="Which experiment; without it, all are listed.", show_default=False)
+    ] = None,
+    seed_pair: Annotated[
+        list[Path] | None,
+        option(RUN, "A further pair, with folders expert and amateur: another training seed. Repeat it.", of="FOLDER"),
+    ] = None,
+    world: Annotated[
+        str | None, option(RUN, "Whose questions are asked: rumour, which suits the bundled pair.", of="NAME")
+    ] = None,
+    prompts: Annotated[Path | None, option(RUN, f"Ask these instead. {PROMPTS}", of="FILE")] = None,
+    limit: Annotated[int | None, option(RUN, "Ask N questions of each kind at most.", of="N", least=1)] = None,
+    fresh: Annotated[bool, option(RUN, "Measure anew what an earlier run has measured.", "--fresh")] = False,
+    out: Annotated[
+        Path | None, option(OUTPUT, "Write NAME.json, NAME.md and figures to a folder too.", of="FOLDER")
+    ] = None,
+    render: Annotated[
+        bool, option(OUTPUT, "Draw page and figures anew from --out FOLDER's NAME.json; measure nothing.", "--render")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Ask a question about decoding, and answer it with numbers measured on a pair.
+
+    Prints a page of Markdown, or the record it is made from with --json. What was measured is kept as it comes, in
+    $DESCANT_CACHE/experiments or ~/.cache/descant/experiments, so an interrupted run goes on.
+    """
+    with data_writer() as writer:
+        from descant.evaluation.experiments import EXPERIMENTS
+        from descant.evaluation.experiments import report as reports
+
+        if name is None:
+            for entry in EXPERIMENTS.values():
+                record = {"name": entry.name, "question": entry.question}
+                if as_json:
+                    writer.write_json(record)
+                else:
+                    writer.write(f"{entry.name}\t{entry.question}\n")
+            return DONE
+        if name not in EXPERIMENTS:
+            raise UsageError(f"there is no experiment {name!r}; choose from {', '.join(EXPERIMENTS)}")
+        chosen = EXPERIMENTS[name]
+        _check(out, render=render)
+        if render:
+            assert out is not None
+            reports.render(out, chosen)
+            result = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        else:
+            pairs = _pairs(chosen, models, seed_pair or [], _asked(models, world, prompts), limit, fresh=fresh)
+            result = reports.run(chosen, pairs, shlex.join(["descant", *sys.argv[1:]]))
+            if out is not None:
+                try:
+                    reports.write(out, chosen, result)
+                except OSError as error:
+                    raise DescantError(f"cannot write to {out}: {error.strerror}; give another folder") from error
+        if as_json:
+            writer.write_json(result)
+        else:
+            writer.write(reports.markdown(chosen, result))
+    return DONE
+
+
+def _check(out: Path | None, *, render: bool) -> None:
+    """Refuse before minutes of measuring what would fail after them."""
+    if render and out is None:
+        raise UsageError("--render draws what --out FOLDER holds; give that folder")
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; give a folder")
+    if out is not None and importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--out draws figures, which needs matplotlib; pip install 'descant[plot]', or drop it")
+
+
+def _asked(models: ModelOptions, world: str | None, prompts: Path | None) -> "TaskSet":
+    """Return the tasks: the bundled pair's questions, a world's, or those of a file."""
+    from descant.bench.prompts import TEXTS
+    from descant.cli.prompts import read_prompts
+    from descant.evaluation.experiments.questions import Prompts, RumourQuestions
+
+    if world is not None and prompts is not None:
+        raise UsageError("--world and --prompts exclude each other; drop one of them")
+    if prompts is not None:
+        rows = read_prompts(prompts)
+        for place, row in enumerate(rows, start=1):
+            if row.error is not None:
+                raise UsageError(f"prompt {place} of {prompts}: {row.error}; mend the line, or leave it out")
+        return Prompts([row.prompt for row in rows])
+    if world not in (None, "rumour"):
+        raise UsageError(f"there is no world {world!r}; choose rumour")
+    bundled = models.pair is None and models.expert is None
+    return RumourQuestions() if bundled or world else Prompts(TEXTS)
+
+
+def _pairs(
+    chosen: "Experiment", models: ModelOptions, folders: list[Path], asked: "TaskSet", limit: int | None, *, fresh: bool
+) -> "Iterator[Pair]":
+    """Load the pairs, each when its turn has come."""
+    from descant.cli.models import load_models, plan_models
+    from descant.evaluation.experiments import Cells, Pair, model_key
+    from descant.models.artefacts import cache_folder
+
+    bundled = models.pair is None and models.expert is None
+    dtype = "float32" if bundled and models.dtype == "auto" else models.dtype
+    seeds = [
+        dataclasses.replace(models, expert=str(folder / "expert"), amateur=str(folder / "amateur"), dtype=dtype)
+        for folder in folders
+    ]
+    path = cache_folder() / "experiments" / f"{chosen.name}.jsonl"
+    if fresh:
+        path.unlink(missing_ok=True)
+    for options in (models, *seeds):
+        plan = plan_models(options)
+        if not plan.has_amateur:
+            raise UsageError("an experiment contrasts, so it needs an amateur; give --amateur NAME")
+        decoder = load_models(plan, reads_amateur=True)
+        common = {"versions": _versions(), "expert": model_key(decoder.expert), "amateur": model_key(decoder.amateur)}
+        label = "bundled" if plan.bundled else _label(plan.expert)
+
+        def note(line: str, label: str = label) -> None:
+            print(f"{chosen.name}, {label}: {line}", file=sys.stderr, flush=True)
+
+        yield Pair(label, decoder, asked, Cells(path, common, note), limit, _training(plan.expert))
+
+
+def _label(expert: str) -> str:
+    """Return what tables call a pair: its folder's name, or the expert's."""
+    path = Path(expert)
+    return path.parent.name if path.name == "expert" else path.name
+
+
+def _training(expert: str) -> dict[str, Any]:
+    """Return the training seed of a pair that `descant.demo.train` wrote."""
+    try:
+        record = json.loads((Path(expert).parent / "training.json").read_text(encoding="utf-8"))
+        return {"training_seed": record["spec"]["seed"]}
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _versions() -> list[str]:
+    from importlib.metadata import version
+
+    return [version(package) for package in ("descant", "torch", "transformers")]

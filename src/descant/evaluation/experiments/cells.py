@@ -1,0 +1,71 @@
+"""What has been measured already, kept so that an interrupted experiment goes on where it was."""
+
+import hashlib
+import json
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Cells:
+    """Measurements by the settings that decide them, one a line of a JSON file that is only ever appended to.
+
+    Parameters
+    ----------
+    path
+        The file; it is made, with its folders, by the first measurement. None: nothing is kept.
+    common
+        Settings that all measurements share, as plain data: versions, models.
+    note
+        Called with a line about every measurement that was made, not found.
+    """
+
+    def __init__(self, path: Path | None, common: Mapping[str, Any], note: Callable[[str], None] = lambda _: None):
+        self._path = path
+        self._common = dict(common)
+        self._note = note
+        self._known: dict[str, Any] = {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                cell = _parse(line)
+                if cell is not None:
+                    self._known[cell["key"]] = cell["value"]
+
+    def measure(self, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+        """Return what was measured with these settings before, or measure it now.
+
+        Parameters
+        ----------
+        settings
+            All that decides the value besides the common settings, as plain data.
+        compute
+            Returns the value, as plain data.
+        """
+        text = json.dumps([self._common, settings], sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:32]
+        if key not in self._known:
+            # Through JSON and back, so that a value is the same whether it was measured or found.
+            line = json.dumps({"key": key, "settings": settings, "value": compute()})
+            self._append(line)
+            self._known[key] = json.loads(line)["value"]
+            self._note(textwrap.shorten(", ".join(map(str, settings.values())), 100, placeholder=" …"))
+        return self._known[key]
+
+    def _append(self, line: str) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        torn = self._path.exists() and self._path.read_bytes()[-1:] not in (b"", b"\n")
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("\n" * torn + line + "\n")
+            file.flush()
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """Return a cell, or None for what an interruption left of one."""
+    try:
+        cell = json.loads(line)
+    except ValueError:
+        return None
+    return cell if isinstance(cell, dict) and {"key", "value"} <= cell.keys() else None

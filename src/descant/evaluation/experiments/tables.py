@@ -1,0 +1,44 @@
+"""Tables and numbers of the pages."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+def share(value: float | None) -> str:
+    """Return a share with three digits, as `.732`; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{value:.3f}".replace("0.", ".", 1) if 0 <= value < 1 else f"{value:.3f}"
+
+
+def points(interval: Mapping[str, Any] | None) -> str:
+    """Return a difference of shares with its interval, in percentage points."""
+    if interval is None or interval["value"] is None:
+        return "–"
+    return " ".join(
+        [
+            f"{100 * interval['value']:+.1f}",
+            f"({100 * interval['low']:+.1f} to {100 * interval['high']:+.1f})",
+        ]
+    )
+
+
+def with_interval(interval: Mapping[str, Any] | None) -> str:
+    """Return a share with its interval."""
+    if interval is None or interval["value"] is None:
+        return "–"
+    return f"{share(interval['value'])} ({share(interval['low'])}–{share(interval['high'])})"
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean over pairs; None if one of them has no value."""
+    found = list(values)
+    numbers = [value for value in found if value is not None]
+    return sum(numbers) / len(numbers) if numbers and len(numbers) == len(found) else None

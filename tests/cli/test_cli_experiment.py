@@ -1,0 +1,72 @@
+"""`descant experiment`: what it lists, runs, draws and refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from cli_runs import Run
+
+from descant.demo import demo_paths
+from descant.evaluation.experiments import EXPERIMENTS
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DESCANT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "experiments"
+
+
+def test_lists_what_there_is(run: Run) -> None:
+    done = run("experiment")
+    assert done.code == 0
+    assert [line.split("\t")[0] for line in done.out.splitlines()] == list(EXPERIMENTS)
+    assert [entry["name"] for entry in run("experiment", "--json").objects] == list(EXPERIMENTS)
+
+
+def test_runs_once_draws_again_and_measures_each_pair(run: Run, tmp_path: Path, cache: Path) -> None:
+    seed = tmp_path / "seed-1"
+    seed.mkdir()
+    for folder in demo_paths():
+        shutil.copytree(folder, seed / folder.name)
+    out = tmp_path / "out"
+    arguments = ("experiment", "repetition", "--seed-pair", seed, "--limit", "2", "--out", out)
+    first = run(*arguments)
+    assert first.code == 0, first.err
+    assert "bundled: repeat" in first.err
+    assert "seed-1" not in first.err  # the same weights: nothing new
+    record = json.loads((out / "repetition.json").read_text())
+    assert [pair["label"] for pair in record["pairs"]] == ["bundled", "seed-1"]
+    assert record["pairs"][0]["training_seed"] == 0
+    assert first.out in (out / "repetition.md").read_text()
+    assert len(list(cache.iterdir())) == 1
+    assert "bundled: repeat" not in run(*arguments).err
+    record = json.loads((out / "repetition.json").read_text())
+    again = run("experiment", "repetition", "--out", out, "--render", "--json")
+    assert again.objects == [record]
+    assert "bundled: repeat" in run("experiment", "repetition", "--limit", "2", "--fresh").err
+
+
+def test_another_pair_is_asked_prompts(run: Run, models: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a b c d e f\nb c d e f a\nc d e f a b\n")
+    done = run("experiment", "repetition", *models, "--prompts", tmp_path / "prompts.txt", "--json")
+    assert done.code == 0, done.err
+    assert done.objects[0]["asked"]["name"] == "prompts"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "choose from"),
+        (["repetition", "--render"], "--out"),
+        (["repetition", "--world", "flat"], "choose rumour"),
+        (["repetition", "--world", "rumour", "--prompts", "FILE"], "exclude each other"),
+        (["repetition", "--prompts", "FILE"], "cannot read"),
+        (["repetition", "--expert", str(demo_paths()[0])], "--amateur"),
+        (["repetition", "--out", __file__], "is a file"),
+    ],
+)
+def test_refuses(run: Run, arguments: list[str], message: str) -> None:
+    done = run("experiment", *arguments)
+    assert done.code == 2
+    assert message in done.err
