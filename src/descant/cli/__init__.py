@@ -1,4 +1,4 @@
-"""The command line: `descant generate`, `compare`, `score`, `bench`, `experiment` and `methods`.
+"""The command line: `descant generate`, `compare`, `score`, `bench`, `eval`, `experiment` and `methods`.
 
 It translates arguments; all decoding lives in the library.
 """
@@ -12,6 +12,7 @@ import typer
 from descant.cli.bench import bench
 from descant.cli.compare import compare
 from descant.cli.console import DONE, data_writer, report
+from descant.cli.eval import evaluate
 from descant.cli.experiment import experiment
 from descant.cli.generate import generate
 from descant.cli.options import Json
@@ -87,3 +88,4 @@ def common(
 app.callback()(common)
 for command in (generate, compare, score, bench, experiment, methods):
     app.command()(command)
+app.command("eval")(evaluate)

@@ -20,18 +20,25 @@ WORLDS: Mapping[str, Callable[..., World]] = MappingProxyType(
 
 
 def load_world(name: str, **settings: Any) -> World:
-    """Make a world.
+    """Return the world of that name.
+
+    Parameters
+    ----------
+    name
+        One of `WORLDS`.
+    settings
+        Its settings; the world's own defaults otherwise.
 
     Raises
     ------
     SettingsError
-        If there is none of that name, or it has no such setting.
+        If there is no such world, or it has no such setting.
     """
     if name not in WORLDS:
         close = get_close_matches(name, WORLDS, n=1)
-        remedy = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(WORLDS)}"
+        remedy = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(WORLDS)}, or give a file"
         raise SettingsError(f"there is no world {name!r}; {remedy}")
     try:
         return WORLDS[name](**settings)
     except TypeError as error:
-        raise SettingsError(f"the world {name!r} cannot be made: {error}") from None
+        raise SettingsError(f"world {name!r} cannot be made so ({error}); drop or mend its settings") from error

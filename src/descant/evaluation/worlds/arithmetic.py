@@ -7,8 +7,8 @@ of addition, subtraction and multiplication learns them, and a half-trained one 
 that contrast is said to take away, copying from the problem and leaving out steps (O'Brien & Lewis 2023,
 https://arxiv.org/abs/2309.09117). Where the number read last is the right result (`8 - 4 = 4`), contrast can only lose.
 
-Problems are held out by their story and numbers: what is asked in a test was never told in that story, but every step of
-it was, in others.
+Problems are held out by their story and numbers: what is asked in a test was never told in that story, but its steps
+were, in others.
 """
 
 import re

@@ -2,9 +2,10 @@
 
 After a word come the words of its *pool*, the more popular the earlier they stand in it. Which of them are allowed
 depends on the last `order` words: each such context has a *support* of a few words of the pool, drawn by their
-popularity, with Zipf probabilities. Who knows the last word only, knows the pool, and goes wrong most of the time; who knows the
-context is right. A small model is the former, a half-trained one in between: when it samples it leaves the support,
-and when it is greedy it runs in circles. How much validity a method pays for how much diversity is the question.
+popularity, with Zipf probabilities. Who knows the last word only knows the pool, and goes wrong most of the time; who
+knows the context is right. A small model is the former, a half-trained one in between: when it samples it leaves the
+support, and when it is greedy it runs in circles. How much validity a method pays for how much diversity is the
+question.
 
 The truth is a distribution, so that no text can be held out of training: prompts and references are drawn from it like
 the corpus, with other seeds.

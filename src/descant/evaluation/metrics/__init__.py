@@ -1,0 +1,86 @@
+"""What is measured of texts: one short file a metric, with its paper and equation at the top."""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from descant.decoder import Decoder
+from descant.errors import SettingsError
+from descant.evaluation.metrics.base import CorpusMetric, Metric, TextMetric
+from descant.evaluation.metrics.coherence import Coherence
+from descant.evaluation.metrics.cost import Latency, Passes, Seconds
+from descant.evaluation.metrics.distinct import DistinctN
+from descant.evaluation.metrics.embedding import HiddenStates
+from descant.evaluation.metrics.judged import Judged
+from descant.evaluation.metrics.length import Length
+from descant.evaluation.metrics.mauve import Mauve
+from descant.evaluation.metrics.perplexity import Perplexity
+from descant.evaluation.metrics.repetition import Diversity, RepN, SimCTGDiversity, make_diversity
+from descant.evaluation.metrics.zipf import Zipf
+
+__all__ = [
+    "Coherence",
+    "CorpusMetric",
+    "DistinctN",
+    "Diversity",
+    "HiddenStates",
+    "Judged",
+    "Latency",
+    "Length",
+    "Mauve",
+    "Metric",
+    "Passes",
+    "Perplexity",
+    "RepN",
+    "Seconds",
+    "SimCTGDiversity",
+    "TextMetric",
+    "Zipf",
+    "load_metric",
+]
+
+_PLAIN: Mapping[str, Callable[..., Metric]] = {
+    "judge": Judged,
+    "diversity": make_diversity,
+    **{f"rep-{n}": partial(RepN, n) for n in (2, 3, 4)},
+    **{f"distinct-{n}": partial(DistinctN, n) for n in (1, 2, 3, 4)},
+    "zipf": Zipf,
+    "length": Length,
+    "latency": Latency,
+    "speed": Seconds,
+    "passes": Passes,
+}
+_WITH_MODEL: Mapping[str, Callable[..., Metric]] = {
+    "perplexity": Perplexity,
+    "coherence": lambda judge, **settings: Coherence(HiddenStates(judge), **settings),
+    "mauve": lambda judge, **settings: Mauve(HiddenStates(judge, "last"), **settings),
+}
+
+
+def load_metric(name: str, judge: Decoder, **settings: Any) -> Metric:
+    """Return the metric of that name.
+
+    Parameters
+    ----------
+    name
+        As a study file has it.
+    judge
+        The model of metrics that read texts.
+    settings
+        Its other settings.
+
+    Raises
+    ------
+    SettingsError
+        If there is none, or it has no such setting.
+    """
+    names = [*_PLAIN, *_WITH_MODEL]
+    if name not in names:
+        close = get_close_matches(name, names, n=1)
+        remedy = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
+        raise SettingsError(f"there is no metric {name!r}; {remedy}")
+    try:
+        return _WITH_MODEL[name](judge, **settings) if name in _WITH_MODEL else _PLAIN[name](**settings)
+    except TypeError as error:
+        raise SettingsError(f"metric {name!r} cannot be set so ({error}); drop or mend its settings") from error

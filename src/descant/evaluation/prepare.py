@@ -1,0 +1,170 @@
+"""From a study file to loaded models, task sets, methods and metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from descant.amateurs import OtherTokenizer, Window
+from descant.decoder import Decoder
+from descant.errors import SettingsError
+from descant.evaluation.config import Method, Models, Part, StudyFile, Tasks
+from descant.evaluation.files import TaskFile
+from descant.evaluation.metrics import Metric, load_metric
+from descant.evaluation.parts import build, build_amateur
+from descant.evaluation.study import Assignment, Contestant, Study
+from descant.evaluation.tasks import TaskSet
+from descant.evaluation.worlds import load_world
+from descant.presets import preset
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study that is ready to run.
+
+    Attributes
+    ----------
+    study
+        What is run.
+    metrics
+        What is measured.
+    baseline
+        The method that others are compared with.
+    """
+
+    study: Study
+    metrics: tuple[Metric, ...]
+    baseline: str
+
+
+def prepare(file: StudyFile, folder: Path, limit: int | None = None) -> Prepared:
+    """Load everything that a study names and check that every method can run on it.
+
+    Parameters
+    ----------
+    file
+        The study.
+    folder
+        From where paths in it count.
+    limit
+        Use so many tasks of each set at most, for a quick try.
+
+    Raises
+    ------
+    DescantError
+        If something is missing or cannot be honoured, before anything is decoded.
+    """
+    assignments = [_assignment(tasks, folder, file.max_new_tokens, limit) for tasks in file.tasks]
+    arguments = [_arguments(method) for method in file.methods]  # before any weights are read
+    load = _loader(file.models)
+    decoder = _decoder(file.models, load)
+    contestants = [
+        Contestant(method.label, _with_amateur(decoder, method.amateur, load), parts)
+        for method, parts in zip(file.methods, arguments, strict=True)
+    ]
+    judge = load(file.models.judge) if file.models.judge else decoder
+    judge = Decoder(judge.expert, judge.tokenizer, runner=judge.runner)
+    metrics = tuple(load_metric(name, judge, **settings) for name, settings in map(_named, file.metrics))
+    study = Study(contestants, assignments, file.seeds, file.batch_size, file.chat, file.system)
+    study.check()
+    return Prepared(study, metrics, file.baseline or file.methods[0].label)
+
+
+def _named(part: Part) -> tuple[str, dict[str, Any]]:
+    if isinstance(part, str):
+        return part, {}
+    if len(part) != 1:
+        raise SettingsError(f"a metric is one name with its settings, and this names {len(part)}: {part}")
+    name, settings = next(iter(part.items()))
+    return name, settings or {}
+
+
+def _assignment(tasks: Tasks, folder: Path, max_new_tokens: int | None, limit: int | None) -> Assignment:
+    task_set: TaskSet
+    if tasks.file is not None:
+        try:
+            task_set = TaskFile(folder / tasks.file, **tasks.settings)
+        except TypeError as error:
+            raise SettingsError(f"task set {tasks.file} cannot be set so ({error}); drop its settings") from error
+    else:
+        task_set = load_world(tasks.world or "", **tasks.settings)
+    limits = [number for number in (tasks.limit, limit) if number is not None]
+    most = min(limits) if limits else None
+    assignment = Assignment(task_set, tasks.split, most, tasks.max_new_tokens or max_new_tokens, tasks.name or "")
+    assignment.tasks()  # a bad file is told of before models are loaded
+    return assignment
+
+
+def _arguments(method: Method) -> dict[str, Any]:
+    """Return the parts of a method."""
+    arguments = preset(method.preset or "greedy").arguments
+    try:
+        if method.scoring is not None:
+            arguments["scoring"] = build("scoring", method.scoring)
+        if method.processors is not None:
+            arguments["processors"] = tuple(build("processor", part) for part in method.processors)
+        if method.strategy is not None:
+            arguments["strategy"] = build("strategy", method.strategy)
+    except SettingsError as error:
+        raise SettingsError(f"method {method.label!r}: {error}") from error
+    return arguments
+
+
+def _loader(models: Models) -> Callable[[str], Decoder]:
+    """Return what loads a checkpoint, each once."""
+
+    @cache
+    def load(name: str) -> Decoder:
+        return Decoder.from_pretrained(
+            name,
+            device=models.device,
+            dtype=models.dtype,
+            trust_remote_code=models.trust_remote_code,
+            runner=models.runner,
+        )
+
+    return load
+
+
+def _decoder(models: Models, load: Callable[[str], Decoder]) -> Decoder:
+    """Return the study's expert with its amateur."""
+    from descant.demo import demo_paths
+
+    bundled = models.expert is None
+    expert, amateur = map(str, demo_paths()) if bundled else (str(models.expert), None)
+    named = models.amateur if isinstance(models.amateur, str) else None
+    if models.amateur is None:
+        named = amateur
+    decoder = Decoder.from_pretrained(
+        expert,
+        amateur=named,
+        device=models.device,
+        dtype="float32" if bundled and models.dtype == "auto" else models.dtype,
+        revision=models.revision,
+        quantization=models.quantization,
+        amateur_quantization=models.amateur_quantization,
+        runner=models.runner,
+        trust_remote_code=models.trust_remote_code,
+    )
+    return decoder if named else _with_amateur(decoder, models.amateur, load)
+
+
+def _with_amateur(decoder: Decoder, spec: Part | None, load: Callable[[str], Decoder]) -> Decoder:
+    """Return the decoder with another amateur; `expert` and `amateur` name the study's own models."""
+    if spec is None:
+        return decoder
+
+    def model(name: Any) -> Any:
+        own = {"expert": decoder.expert, "amateur": decoder.amateur}
+        return own[name] if own.get(name) is not None else load(name).expert
+
+    amateur, tokenizer = build_amateur(spec), None
+    if isinstance(amateur, str):
+        tokenizer = load(amateur).tokenizer if amateur not in ("expert", "amateur") else None
+        amateur = model(amateur)
+    elif isinstance(amateur, OtherTokenizer):
+        amateur = replace(amateur, tokenizer=load(str(amateur.model)).tokenizer, model=model(amateur.model))
+    elif isinstance(amateur, Window):
+        amateur = Window(model(amateur.model), amateur.tokens)
+    return Decoder(decoder.expert, decoder.tokenizer, amateur, amateur_tokenizer=tokenizer, runner=decoder.runner)
