@@ -142,6 +142,9 @@ def test_the_judge_gives_the_columns() -> None:
     assert list(metric.scores(texts, TOY)) == ["short"]
     assert (metric.better("short"), metric.better("right")) == ("lower", "higher")
 
+    with pytest.raises(SettingsError, match="choose from right, short"):
+        Judged(only=["wrong"]).scores(texts, TOY)
+
     class Fickle(Toy):
         def judge(self, task: Task, text: str) -> dict[str, float]:
             return {text: 1.0}

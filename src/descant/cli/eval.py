@@ -104,6 +104,7 @@ def _print(writer: Writer, report: "Report") -> None:
         for place, name in enumerate(names):
             writer.write(f"  {name}\n")
             for method, entries in lines:
-                writer.write(f"    {method:<{width}}  {plain(entries[place])}\n")
-    for line in legend(report):
+                best = " best" if entries[place].best else ""
+                writer.write(f"    {method:<{width}}  {plain(entries[place])}{best}\n")
+    for line in legend(report, "best"):
         writer.write(f"{line}\n")

@@ -91,4 +91,4 @@ class Store:
 
 
 def _line(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", errors="surrogatepass")
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from descant.errors import SettingsError, UsageError
 
-Part = str | dict[str, dict[str, Any] | None]
+Part = str | dict[str, Any]
 """A class by name, or by name with its arguments."""
 Count = Annotated[int, Field(ge=1)]
 

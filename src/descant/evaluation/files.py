@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -36,20 +36,13 @@ class TaskFile:
     name: str = ""
     match: Literal["contains", "exact"] = "contains"
     max_new_tokens: int = 128
+    _text: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.match not in ("contains", "exact"):
             raise SettingsError(f'TaskFile.match is {self.match!r}; choose "contains" or "exact"')
         object.__setattr__(self, "name", self.name or self.path.stem)
-
-    @cached_property
-    def _text(self) -> str:
-        try:
-            return self.path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UsageError(f"cannot read {self.path}: {error.strerror}; give another file") from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{self.path} is not UTF-8 text; convert it, for instance with iconv") from error
+        object.__setattr__(self, "_text", _read(self.path))
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -98,6 +91,15 @@ class TaskFile:
         answer, said = _normal(str(task.facts["answer"])), _normal(text)
         right = said == answer if self.match == "exact" else f" {answer} " in f" {said} "
         return {"accuracy": float(right)}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; give another file") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text; convert it, for instance with iconv") from error
 
 
 def _normal(text: str) -> str:

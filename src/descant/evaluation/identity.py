@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,8 @@ _SAMPLED = 1024
 """Numbers read of each tensor: enough to tell checkpoints of one training run apart, quick for billions of weights."""
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Return the versions of what computes."""
     return {name: version(name) for name in ("descant", "torch", "transformers")}
 

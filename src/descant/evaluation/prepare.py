@@ -77,6 +77,10 @@ def _named(part: Part) -> tuple[str, dict[str, Any]]:
     if len(part) != 1:
         raise SettingsError(f"a metric is one name with its settings, and this names {len(part)}: {part}")
     name, settings = next(iter(part.items()))
+    if not isinstance(settings, dict | None):
+        raise SettingsError(
+            f"the settings of metric {name!r} are {settings!r}; name them: {{{name}: {{setting: value}}}}"
+        )
     return name, settings or {}
 
 

@@ -8,7 +8,6 @@ the usual sign-flip test, which for right and wrong answers is McNemar's exact t
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +151,7 @@ def paired_test(
         return float(np.mean(np.abs((1 - 2 * places) @ totals) >= least))
     rng = np.random.default_rng(seed)
     extreme = sum(
-        int((np.abs((1 - 2 * rng.integers(2, size=(rows, len(totals)))) @ totals) >= least).sum())
+        int((np.abs((1 - 2 * rng.integers(2, size=(rows, len(totals)), dtype=np.int8)) @ totals) >= least).sum())
         for rows in _blocks(draws, len(totals))
     )
     return (extreme + 1) / (draws + 1)
@@ -189,8 +188,8 @@ def _interval(totals: Floats, sizes: Floats, level: float, draws: int, seed: int
     rng = np.random.default_rng(seed)
     means: list[Floats] = []
     for rows in _blocks(draws, count):
-        times: NDArray[Any] = rng.multinomial(count, np.full(count, 1 / count), size=rows)
-        means.append((times @ totals) / (times @ sizes))
+        drawn = rng.integers(count, size=(rows, count), dtype=np.int32)
+        means.append(totals[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     return Interval(float(totals.sum() / sizes.sum()), *_ends(np.concatenate(means), level))
 
 

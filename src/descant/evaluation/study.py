@@ -43,6 +43,12 @@ class Contestant:
         strategy = self.arguments.get("strategy")
         return isinstance(strategy, Strategy) and strategy.random
 
+    @property
+    def whole_batch(self) -> bool:
+        """Whether a text depends on what else is in its batch, so that a study of fewer tasks has others."""
+        strategy = self.arguments.get("strategy")
+        return isinstance(strategy, Strategy) and strategy.whole_batch
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -146,11 +152,12 @@ class Study:
             first = assignment.tasks()[0]
             for contestant in self.contestants:
                 try:
-                    contestant.decoder.stream([first.prompt], **self._settings(contestant, assignment, 0))
+                    contestant.decoder.stream([first.prompt], **self.call(contestant, assignment, 0))
                 except DescantError as error:
                     raise type(error)(f"method {contestant.name!r} on {assignment.label!r}: {error}") from error
 
-    def _settings(self, contestant: Contestant, assignment: Assignment, seed: int) -> dict[str, Any]:
+    def call(self, contestant: Contestant, assignment: Assignment, seed: int) -> dict[str, Any]:
+        """Return the keyword arguments of `Decoder.generate` for some tasks."""
         system = {"system": self.system} if self.chat else {}
         lengths = {"max_new_tokens": assignment.length, "batch_size": self.batch_size}
         return {**contestant.arguments, **lengths, "seed": seed, "chat": self.chat, **system}
@@ -189,6 +196,7 @@ class Cell:
             "max_new_tokens": self.assignment.length,
             "seed": self.seed if contestant.random else None,
             "batch_size": study.batch_size,
+            "limit": self.assignment.limit if contestant.whole_batch else None,
             "chat": study.chat,
             "system": study.system,
             "versions": versions(),
@@ -230,7 +238,7 @@ class Cell:
         return [found[task.id] for task in tasks]
 
     def _decode(self, tasks: Sequence[Task], start: int) -> Iterator[Generation]:
-        arguments = self.study._settings(self.contestant, self.assignment, batch_seed(self.seed, start))
+        arguments = self.study.call(self.contestant, self.assignment, batch_seed(self.seed, start))
         began = time.perf_counter()
         outputs = self.contestant.decoder.generate([task.prompt for task in tasks], **arguments)
         per_token = (time.perf_counter() - began) / max(1, sum(len(output.token_ids) for output in outputs))

@@ -58,7 +58,7 @@ _WITH_MODEL: Mapping[str, Callable[..., Metric]] = {
 }
 
 
-def load_metric(name: str, judge: Decoder, **settings: Any) -> Metric:
+def load_metric(name: str, judge: Decoder, /, **settings: Any) -> Metric:
     """Return the metric of that name.
 
     Parameters

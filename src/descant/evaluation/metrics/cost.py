@@ -1,4 +1,7 @@
-"""What decoding cost, as recorded when the texts were made: on that machine, with that batch."""
+"""What decoding cost, as recorded when the texts were made: on that machine, with that batch, method after method.
+
+A study's methods meet different states of a machine; `descant bench` interleaves them, and is what to quote for speed.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -53,12 +56,20 @@ class PerToken(CorpusMetric):
 
 @dataclass(frozen=True)
 class Seconds(PerToken):
-    """Milliseconds a token, the whole batch counted: the inverse of throughput."""
+    """Milliseconds a token, the whole batch counted: the inverse of throughput.
+
+    Without an interval: resampling texts of one run says nothing of how times vary from run to run.
+    """
 
     @property
     def name(self) -> str:
         """Its name."""
         return "ms/token"
+
+    @property
+    def resampled(self) -> bool:
+        """Not without further runs."""
+        return False
 
     def cost(self, generation: Generation) -> float:
         """Return a text's share of its batch's time."""

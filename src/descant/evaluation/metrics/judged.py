@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from descant.errors import DecodingError
+from descant.errors import DecodingError, SettingsError
 from descant.evaluation.generations import Generation
 from descant.evaluation.metrics.base import Better, TextMetric
 from descant.evaluation.tasks import TaskSet
@@ -40,10 +40,15 @@ class Judged(TextMetric):
         ------
         DecodingError
             If the judge gives one text other scores than another.
+        SettingsError
+            If it gives none of those that were asked for.
         """
         judged = [dict(task_set.judge(generation.task, generation.text)) for generation in generations]
         names = list(judged[0]) if judged else []
         if any(set(scores) != set(names) for scores in judged):
             raise DecodingError(f"the judge of {task_set.name!r} names other scores for some texts; mend the task set")
         chosen = [name for name in names if self.only is None or name in self.only]
+        if names and not chosen:
+            asked = ", ".join(self.only or ())
+            raise SettingsError(f"the judge of {task_set.name!r} has no {asked}; choose from {', '.join(names)}")
         return {name: [float(scores[name]) for scores in judged] for name in chosen}

@@ -18,7 +18,7 @@ Figure = tuple[str, str]
 
 
 def figures(report: Report, task_set: str) -> list[Figure]:
-    """Return a figure for each column that has a better end and intervals, and quality against diversity.
+    """Return quality against diversity, and a figure for each column whose figures differ and have intervals.
 
     Raises
     ------
@@ -28,7 +28,8 @@ def figures(report: Report, task_set: str) -> list[Figure]:
     found: list[Figure] = []
     for column in report.columns(task_set):
         scores = [score for score in report.of(task_set, column).values() if not math.isnan(score.value.value)]
-        if scores and scores[0].better is not None and not math.isnan(scores[0].value.low):
+        bounds = {bound for score in scores for bound in (score.value.low, score.value.high)}
+        if scores and scores[0].better is not None and len(bounds) > 1 and not math.isnan(scores[0].value.low):
             found.append(_intervals(report, task_set, column, scores))
     frontier = _frontier(report, task_set)
     return [frontier, *found] if frontier else found
@@ -61,9 +62,10 @@ def _frontier(report: Report, task_set: str) -> Figure | None:
         return None
     across, up = report.of(task_set, diversity), report.of(task_set, quality)
     known = [m for m in up if m in across and not math.isnan(up[m].value.value + across[m].value.value)]
-    if not known:
+    if len({across[method].value.value for method in known}) < 2:
         return None
     figure, axes = _new(3.6)
+    places: dict[tuple[float, float], list[str]] = {}
     for method in known:
         colour = _BASE if method == report.baseline else _POINT
         x, y = across[method].value, up[method].value
@@ -73,7 +75,10 @@ def _frontier(report: Report, task_set: str) -> Figure | None:
             if not math.isnan(value.low)
         }
         axes.errorbar(x.value, y.value, **errors, fmt="o", color=colour, elinewidth=0.7, capsize=2)
-        axes.annotate(method, (x.value, y.value), xytext=(5, 4), textcoords="offset points", fontsize=8, color=_INK)
+        places.setdefault((x.value, y.value), []).append(method)
+    for place, methods in places.items():  # methods that write the same texts share their label
+        label = "\n".join(methods)
+        axes.annotate(label, place, xytext=(5, 4), textcoords="offset points", fontsize=8, color=_INK)
     axes.margins(x=0.2, y=0.12)
     axes.set_xlabel(diversity)
     axes.set_ylabel(quality)

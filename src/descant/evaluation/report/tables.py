@@ -53,16 +53,16 @@ def rows(report: Report, task_set: str) -> list[tuple[str, list[Entry]]]:
     ]
 
 
-def legend(report: Report) -> list[str]:
-    """Return what a reader needs to understand the tables, one sentence a line."""
+def legend(report: Report, best: str = "Bold") -> list[str]:
+    """Return what a reader needs to understand the tables, a line each; `best`: how the best is marked."""
     compared = sum(score.p is not None for score in report.scores)
     percent = f"{report.file.level:.0%}"
     lines = [
-        f"In brackets: {percent} bootstrap intervals, groups of tasks resampled; none where a text drawn twice would "
-        "bias the figure. ↑: higher is better; ↓: lower.",
+        f"In brackets: {percent} bootstrap intervals, groups of tasks resampled; none for times, nor where a text "
+        "drawn twice would bias the figure. ↑: higher is better; ↓: lower.",
         f"▲ ▼: above or below {report.baseline} by a paired test on the same tasks, after Holm's correction over all "
-        f"{compared} comparisons of the study. Bold: the best, where it beats {report.baseline} so. Figures of a whole "
-        "corpus, and those without a better end, are not tested.",
+        f"{compared} comparisons of the study. {best}: the best, where it beats {report.baseline} so. Figures of a "
+        "whole corpus, and those without a better end, are not tested.",
         f"Methods that draw have {len(report.file.seeds)} "
         f"{'seed' if len(report.file.seeds) == 1 else 'seeds'}, and a task's figures are their mean; "
         "the others need one run.",

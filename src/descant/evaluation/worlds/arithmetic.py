@@ -19,14 +19,16 @@ from random import Random
 from typing import Any
 
 from descant.checks import number, whole
-from descant.demo import prose
 from descant.evaluation.tasks import Task
 from descant.evaluation.worlds.draws import choose
 
+NAMES = (
+    "Ada", "Basil", "Cora", "Digby", "Effie", "Felix", "Greta", "Hugo", "Ida", "Jonah", "Kitty", "Linus", "Mabel", "Otto",
+    "Pearl", "Silas",
+)  # fmt: skip
 THINGS = (
-    "acorns", "apples", "bells", "beads", "buttons", "candles", "carrots", "cherries", "cups", "eggs", "feathers",
-    "figs", "ribbons", "keys", "lamps", "marbles", "nuts", "pears", "pebbles", "plums", "shells", "spoons", "stamps",
-    "tarts",
+    "acorns", "apples", "bells", "beads", "buttons", "candles", "cherries", "eggs", "feathers", "figs", "keys", "nuts",
+    "pears", "plums", "shells", "stamps",
 )  # fmt: skip
 
 
@@ -39,7 +41,7 @@ class Story:
     operations
         The operation of each step, in order: `+`, `-` or `x`.
     text
-        `{N}` and `{M}` are people, `{T}` things, `{a}`, `{b}` and `{c}` numbers.
+        `{N}` is a person, `{T}` are things, `{a}`, `{b}` and `{c}` numbers.
     """
 
     operations: str
@@ -47,20 +49,18 @@ class Story:
 
 
 STORIES = (
-    Story("+", "{N} has {a} {T} and finds {b} more. How many {T} does {N} have now?"),
-    Story("+", "There are {a} {T} in a bowl. {N} puts in {b}. How many {T} are in the bowl?"),
-    Story("+", "{N} buys {a} {T} on Monday and {b} on Friday. How many {T} is that?"),
-    Story("-", "{N} has {a} {T} and gives {M} {b}. How many {T} are left?"),
-    Story("-", "{N} picks {a} {T} and loses {b}. How many {T} does {N} bring home?"),
-    Story("-", "Of {a} {T} on the table {N} takes {b}. How many {T} stay there?"),
-    Story("x", "{N} has {a} boxes. Each box holds {b}. How many {T} does {N} have?"),
-    Story("x", "{N} makes {a} {T} an hour and works for {b} hours. How many {T} does {N} make?"),
-    Story("++", "{N} has {a} {T}. {M} brings {b}, and {N} finds {c}. How many {T} are there now?"),
-    Story("+-", "{N} has {a} {T}, buys {b} and then loses {c}. How many {T} does {N} have?"),
-    Story("+-", "To {a} {T} in a basket {N} adds {b}. {M} takes out {c}. How many {T} are in the basket?"),
-    Story("-+", "{N} has {a} {T}, gives away {b} and gets {c} from {M}. How many {T} does {N} have?"),
-    Story("x-", "{N} fills {a} bags with {b} {T} each and sells {c}. How many {T} are left?"),
-    Story("x+", "{N} has {a} rows of {b} {T} and {c} more. How many {T} does {N} have?"),
+    Story("+", "{N} has {a} {T} and finds {b} more. How many are there?"),
+    Story("+", "{N} buys {a} {T}, then {b} more. How many are there?"),
+    Story("-", "{N} has {a} {T} and loses {b}. How many are left?"),
+    Story("-", "{N} picks {a} {T} and sells {b}. How many are left?"),
+    Story("x", "{N} has {a} boxes of {b} {T}. How many are there?"),
+    Story("x", "{N} fills {a} bags with {b} {T}. How many are there?"),
+    Story("++", "{N} has {a} {T}, finds {b} and buys {c}. How many are there?"),
+    Story("+-", "{N} has {a} {T}, finds {b} and loses {c}. How many are left?"),
+    Story("+-", "{N} picks {a} {T}, then {b} more, and sells {c}. How many are left?"),
+    Story("-+", "{N} has {a} {T}, loses {b} and finds {c}. How many are there?"),
+    Story("x-", "{N} fills {a} bags with {b} {T} and loses {c}. How many are left?"),
+    Story("x+", "{N} has {a} boxes of {b} {T} and buys {c}. How many are there?"),
 )
 _DRAWS = 20_000
 _STEP = re.compile(r"(\d+) ([-+x]) (\d+) = (\d+)")
@@ -203,11 +203,8 @@ def _small(most: int, rng: Random) -> int:
 
 
 def _tell(story: int, numbers: Sequence[int], rng: Random) -> str:
-    names = prose.WOMEN + prose.MEN
-    teller = choose(names, rng)
-    other = choose([name for name in names if name != teller], rng)
     values = dict(zip("abc", numbers, strict=False))
-    return STORIES[story].text.format(N=teller, M=other, T=choose(THINGS, rng), **values)
+    return STORIES[story].text.format(N=choose(NAMES, rng), T=choose(THINGS, rng), **values)
 
 
 def _ask(name: str, story: int, numbers: Sequence[int], rng: Random) -> Task:
