@@ -59,7 +59,7 @@ def test_another_pair_is_asked_prompts(run: Run, models: tuple[str, ...], tmp_pa
     [
         (["nothing"], "choose from"),
         (["repetition", "--render"], "--out"),
-        (["repetition", "--world", "flat"], "choose rumour"),
+        (["repetition", "--world", "flat"], "choose from rumour"),
         (["repetition", "--world", "rumour", "--prompts", "FILE"], "exclude each other"),
         (["repetition", "--prompts", "FILE"], "cannot read"),
         (["repetition", "--expert", str(demo_paths()[0])], "--amateur"),

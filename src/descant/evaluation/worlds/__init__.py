@@ -19,7 +19,7 @@ WORLDS: Mapping[str, Callable[..., World]] = MappingProxyType(
 """What makes each world, by name; the settings are keyword arguments."""
 
 
-def load_world(name: str, **settings: Any) -> World:
+def load_world(name: str, /, **settings: Any) -> World:
     """Return the world of that name.
 
     Parameters

@@ -23,8 +23,8 @@ from descant.evaluation.tasks import Task
 from descant.evaluation.worlds.draws import choose
 
 NAMES = (
-    "Ada", "Basil", "Cora", "Digby", "Effie", "Felix", "Greta", "Hugo", "Ida", "Jonah", "Kitty", "Linus", "Mabel", "Otto",
-    "Pearl", "Silas",
+    "Ada", "Basil", "Cora", "Digby", "Effie", "Felix", "Greta", "Hugo", "Ida", "Jonah", "Kitty", "Linus", "Mabel",
+    "Otto", "Pearl", "Silas",
 )  # fmt: skip
 THINGS = (
     "acorns", "apples", "bells", "beads", "buttons", "candles", "cherries", "eggs", "feathers", "figs", "keys", "nuts",

@@ -65,11 +65,11 @@ PAIRS: Mapping[str, PairSpec] = MappingProxyType(
             sizes=(16, 32, 128),
         ),
         "arithmetic": PairSpec(
-            expert=ModelSpec(layers=4, width=128, heads=4, kv_heads=2, inner=352, steps=2000, rows=16, rate=3e-3),
-            amateur=ModelSpec(layers=2, width=32, heads=2, kv_heads=1, inner=64, steps=500, rows=16, rate=4e-3),
+            expert=ModelSpec(layers=4, width=128, heads=4, kv_heads=2, inner=352, steps=1200, rows=16, rate=1.5e-3),
+            amateur=ModelSpec(layers=2, width=32, heads=2, kv_heads=1, inner=64, steps=500, rows=16, rate=2e-3),
             vocabulary=512,
             row_tokens=64,
-            checkpoints=(250, 500, 1000),
+            checkpoints=(200, 400, 800),
             sizes=(8, 16, 64),
         ),
     }
