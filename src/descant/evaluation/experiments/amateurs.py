@@ -17,7 +17,7 @@ from descant.decoder import Decoder
 from descant.evaluation.experiments.base import Data, Pair
 from descant.evaluation.experiments.plotting import COLOURS, MARKERS, panels
 from descant.evaluation.experiments.scores import CLOSED, correct, judge, main_score, merit, summarise
-from descant.evaluation.experiments.tables import points, share, table, with_interval
+from descant.evaluation.experiments.tables import mean, points, share, table, with_interval
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
 from descant.strategies import Greedy, Sample
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OWN = "the pair's amateur"
-_KINDS = ("size", "checkpoint", "window of the amateur", "window of the expert")
+_TOLD = {CLOSED: "right"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Amateurs:
         test = pair.tasks("test", self.test if closed else self.test_texts)
         base = self._texts(pair, test, self._base(closed), closed)
         amateurs = {name: self._measure(one, alone, dev, test, base, closed) for name, one, alone in self._pairs(pair)}
-        correct(amateurs)
+        for setting in ("default", "tuned"):
+            correct({name: entry[setting] for name, entry in amateurs.items()})
         return {
             "world": pair.asked.name,
             "closed": closed,
@@ -108,12 +109,13 @@ class Amateurs:
         base: Sequence[str],
         closed: bool,
     ) -> Data:
-        tried = {tau: Contrastive(self.alpha, amateur_temperature=tau) for tau in self.taus}
+        tried = {tau: Contrastive(self.alpha, amateur_temperature=tau) for tau in dict.fromkeys((1.0, *self.taus))}
         merits = {tau: merit(pair, dev, self._texts(pair, dev, one, closed)) for tau, one in tried.items()}
         known = {tau: value for tau, value in merits.items() if value is not None}
         tau = max(known, key=known.__getitem__) if known else 1.0
-        texts = self._texts(pair, test, Contrastive(self.alpha, amateur_temperature=tau), closed)
-        found = {"tau": tau, "dev": list(merits.values()), **summarise(pair, test, texts, base), "alone": None}
+        found: Data = {"tau": tau, "dev": [merits[one] for one in self.taus], "alone": None}
+        for name, one in (("default", tried[1.0]), ("tuned", tried[tau])):
+            found[name] = summarise(pair, test, self._texts(pair, test, one, closed), base)
         if alone is not None:
             scores = judge(pair, test, self._texts(alone, test, Likelihood(), closed))
             found["alone"] = sum(scores[main_score(scores)]) / len(test)
@@ -130,9 +132,9 @@ class Amateurs:
             how, what = ("greedy", "the expert's greedy choice") if first["closed"] else ("sampled", "the mask alone")
             parts += [
                 f"## {world.capitalize()}",
-                f"α={self.alpha:g}, {how}; τ chosen on {first['tasks']['dev']} development tasks, reported on "
-                f"{first['tasks']['test']} test tasks a pair; compared with {what}; *p* corrected by Holm for all "
-                "amateurs of a pair. *Alone*: the amateur's own texts.",
+                f"α={self.alpha:g}, {how}; {first['tasks']['test']} test tasks a pair; with τ = 1, and with the τ "
+                f"chosen on {first['tasks']['dev']} development tasks; compared with {what}; *p* corrected by Holm for "
+                "all amateurs of a pair. *Alone*: the amateur's own texts.",
                 _chosen_table(own),
                 "On the development tasks, by τ, mean of the pairs: "
                 + ("right answers." if first["closed"] else "distance from the truth (less is better)."),
@@ -172,61 +174,65 @@ def _names(results: Mapping[str, Data]) -> list[str]:
 
 
 def _chosen_table(results: Mapping[str, Data]) -> str:
+    first = next(iter(results.values()))
+    compared = list(first["base"]["differences"])
     rows = []
     for name in _names(results):
         for label, data in results.items():
-            entry = data["amateurs"].get(name)
-            if entry is None:
-                continue
-            changes = entry["differences"]
-            cells = [name, label, share(entry["alone"]), f"{entry['tau']:g}"]
-            for score in dict.fromkeys((entry["main"], *changes)):
-                cells += [with_interval(entry["scores"][score]), points(changes[score]), share(changes[score]["holm"])]
-            cells += [] if data["closed"] else [share(entry["distance"])]
-            rows.append(cells)
-    first = next(iter(results.values()))
-    for label, data in results.items():
-        base = data["base"]
-        cells = ["*without contrast*", label, "", ""]
-        for score in base["differences"]:
-            cells += [with_interval(base["scores"][score]), "", ""]
-        rows.append(cells + ([] if data["closed"] else [share(base["distance"])]))
-    header = ["amateur", "pair", "alone", "τ"]
-    for score in first["base"]["differences"]:
-        header += [score, "difference", "p"]
-    return table(header + ([] if first["closed"] else ["distance"]), rows)
+            if name in data["amateurs"]:
+                entry = data["amateurs"][name]
+                cells = [name, label, share(entry["alone"])]
+                cells += _cells(entry["default"], compared, closed=data["closed"])
+                rows.append([*cells, f"{entry['tau']:g}", *_cells(entry["tuned"], compared, closed=data["closed"])])
+    rows += [
+        ["*without contrast*", label, "", *_cells(data["base"], compared, closed=data["closed"], alone=True)]
+        for label, data in results.items()
+    ]
+    columns = [column for score in compared for column in (_TOLD.get(score, score), "difference", "p")]
+    columns += [] if first["closed"] else ["distance"]
+    header = ["amateur", "pair", "alone", *(f"{column}, τ = 1" for column in columns), "τ", *columns]
+    return table(header, [row + [""] * (len(header) - len(row)) for row in rows])
 
 
-def _place(name: str) -> tuple[str, float] | None:
-    """Return the kind of an amateur, and where it stands among its like."""
-    number = re.search(r"\d+$", name)
-    if number is None:
-        return None
-    kinds = dict(zip(("amateur-", "expert-", "amateur,", "expert,"), _KINDS, strict=True))
-    return next(kind for beginning, kind in kinds.items() if name.startswith(beginning)), float(number[0])
+def _cells(entry: Mapping[str, Any], compared: Sequence[str], *, closed: bool, alone: bool = False) -> list[str]:
+    cells = []
+    for score in compared:
+        change = entry["differences"][score]
+        cells += [
+            with_interval(entry["scores"][score]),
+            *(["", ""] if alone else [points(change), share(change["holm"])]),
+        ]
+    return cells + ([] if closed else [share(entry["distance"])])
 
 
 def _draw(results: Mapping[str, Data]) -> Any:
-    """Draw the main score's gain for each kind of amateur; one colour a world, mean of its pairs."""
-    figure, axes = panels(2, 2, width=4.4, height=3.0)
+    """Draw what the main score gains at τ = 1, over what amateurs know and see; mean of a world's pairs."""
+    figure, axes = panels(2, width=4.6, height=3.6)
+    knowing, seeing = axes[0]
     worlds = list(dict.fromkeys(data["world"] for data in results.values()))
-    for axis, kind in zip(axes.flat, _KINDS, strict=True):
-        for world, colour, marker in zip(worlds, COLOURS, MARKERS, strict=False):
-            own = {label: data for label, data in results.items() if data["world"] == world}
-            spots: dict[float, list[float]] = {}
-            for name in _names(own):
-                place = _place(name)
-                if place is not None and place[0] == kind:
-                    entries = [data["amateurs"][name] for data in own.values() if name in data["amateurs"]]
-                    spots[place[1]] = [100 * entry["differences"][entry["main"]]["value"] for entry in entries]
-            line = sorted(spots)
-            axis.plot(line, [sum(spots[x]) / len(spots[x]) for x in line], color=colour, marker=marker, label=world)
+    for world, colour, marker in zip(worlds, COLOURS, MARKERS, strict=False):
+        own = {label: data for label, data in results.items() if data["world"] == world}
+        spots = [_mean_spot(own, name) for name in _names(own)]
+        models = sorted((alone, gain) for alone, gain in spots if alone is not None)
+        knowing.plot(*zip(*models, strict=True), color=colour, marker=marker, linestyle=":", label=world)
+        for whose, style in (("amateur", "-"), ("expert", "--")):
+            seen = [name for name in _names(own) if name.startswith(f"{whose}, last ")]
+            if seen:
+                line = [_mean_spot(own, name)[1] for name in seen]
+                tokens = [int(name.rpartition(" ")[2]) for name in seen]
+                seeing.plot(tokens, line, color=colour, marker=marker, linestyle=style, label=f"{world}, {whose}")
+    seeing.set_xscale("log", base=2)
+    knowing.set_xlabel("the amateur's own score")
+    seeing.set_xlabel("tokens that the amateur sees")
+    knowing.set_ylabel("gain at τ = 1, percentage points")
+    for axis in axes[0]:
         axis.axhline(0, color="#444444", linewidth=0.8)
-        axis.set_xscale("log", base=2)
-        axis.set_title(kind, fontsize=9)
-    for axis, text in zip(axes.flat, ("width", "steps of training", "tokens it sees", "tokens it sees"), strict=True):
-        axis.set_xlabel(text, fontsize=8)
-    for line in axes:
-        line[0].set_ylabel("gain, percentage points", fontsize=8)
-    axes[0][0].legend(fontsize=7)
+        axis.legend(fontsize=7)
     return figure
+
+
+def _mean_spot(results: Mapping[str, Data], name: str) -> tuple[float | None, float]:
+    """Return an amateur's own score and what it gains, in percentage points, mean of the pairs that have it."""
+    entries = [data["amateurs"][name] for data in results.values() if name in data["amateurs"]]
+    gains = [entry["default"]["differences"][entry["default"]["main"]]["value"] for entry in entries]
+    return mean(entry["alone"] for entry in entries), 100 * sum(gains) / len(gains)

@@ -156,21 +156,23 @@ class Methods:
                 "*default* is not tuned. Intervals are 95% and resample groups of tasks; *p* is a paired test against "
                 f"greedy, corrected by Holm for the {len(first['methods']) - 1} methods of a pair.",
                 verdicts(own),
-                *(
-                    [open_table(own), "![Validity and diversity](methods-frontier.svg)"]
-                    if "grid" in first
-                    else [closed_table(own)]
-                ),
+                open_table(own) if "grid" in first else closed_table(own),
             ]
+            parts += ["![Validity and diversity](methods-frontier.svg)"] if _is_valid(first) else []
         if any("grid" not in data for data in results.values()):
             parts.append("![Right answers gained over greedy decoding](methods-gains.svg)")
         return "\n\n".join(parts)
 
     def figures(self, results: Mapping[str, Data]) -> Mapping[str, "Figure"]:
         closed = {label: data for label, data in results.items() if "grid" not in data}
-        opened = {label: data for label, data in results.items() if "grid" in data}
+        opened = {label: data for label, data in results.items() if _is_valid(data)}
         drawn: dict[str, Any] = {"gains": draw_gains(closed)} if closed else {}
         return drawn | ({"frontier": draw_frontier(opened)} if opened else {})
+
+
+def _is_valid(data: Data) -> bool:
+    """Whether texts are open-ended, and judged."""
+    return "valid" in data["methods"][GREEDY]["scores"]
 
 
 def _best(family: Sequence[Method], tried: Sequence[Data]) -> Method:

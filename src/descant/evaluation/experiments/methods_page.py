@@ -131,15 +131,10 @@ def draw_frontier(results: Mapping[str, Data]) -> Any:
         spots = [
             [sum(entry["scores"][score] for entry in entries) / len(entries) for score in ("diversity", "valid")]
             for entries in zip(*(grid[name] for grid in grids), strict=True)
-            if "valid" in entries[0]["scores"]
         ]
-        if spots:
-            axis.scatter(
-                *zip(*spots, strict=True), s=26, color=COLOURS[place], marker=MARKERS[place], label=_FRONTIER[name]
-            )
-    truths = [
-        data["truth"]["scores"] for data in results.values() if data["truth"] and "valid" in data["truth"]["scores"]
-    ]
+        label = _FRONTIER[name]
+        axis.scatter(*zip(*spots, strict=True), s=26, color=COLOURS[place], marker=MARKERS[place], label=label)
+    truths = [data["truth"]["scores"] for data in results.values() if data["truth"]]
     if truths:
         spot = [sum(scores[name]["value"] for scores in truths) / len(truths) for name in ("diversity", "valid")]
         axis.scatter(*[[value] for value in spot], s=140, color="black", marker="*", label="the truth itself")
