@@ -59,7 +59,11 @@ def test_amateurs_beside_a_pair_are_found(tmp_path: Path) -> None:
     for name, path in (("expert", 0), ("amateur", 1), ("amateur-16", 1), ("expert-200", 0), ("other-1", 1)):
         shutil.copytree(demo_paths()[path], tmp_path / name)
     expert, amateur = tmp_path / "expert", tmp_path / "amateur"
-    one = pair(Decoder.from_pretrained(expert, amateur=amateur, dtype="float32", device="cpu"), Rumour(), limit=8)
+    one = pair(
+        Decoder.from_pretrained(expert, amateur=amateur, dtype="float32", device="cpu", runner="eager"),
+        Rumour(),
+        limit=8,
+    )
     found = Amateurs(taus=(1.0,), windows=(64,)).run(one)["amateurs"]
     assert list(found) == ["the pair's amateur", "amateur-16", "expert-200", "amateur, last 64", "expert, last 64"]
     same = [found[name]["default"]["scores"] for name in ("the pair's amateur", "amateur-16", "amateur, last 64")]

@@ -10,10 +10,11 @@ import pytest
 
 from descant import Decoder, Likelihood
 from descant.demo import questions
+from descant.demo.corpus import train_tokenizer
 from descant.demo.train import ModelSpec
 from descant.errors import SettingsError
-from descant.evaluation.worlds import WORLDS, Grammar, Rumour, World, load_world
-from descant.evaluation.worlds.train import PAIRS, PairSpec, train
+from descant.evaluation.worlds import WORLDS, Arithmetic, Grammar, Rumour, World, load_world
+from descant.evaluation.worlds.train import PAIRS, PairSpec, _as_loaded, train
 
 
 @pytest.fixture(params=WORLDS, scope="module")
@@ -63,15 +64,26 @@ def test_unknown_worlds_and_settings_are_refused() -> None:
 
 def test_models_of_a_pair(tmp_path: Path) -> None:
     tiny = ModelSpec(layers=1, width=16, heads=2, kv_heads=1, inner=16, steps=3, rows=2)
-    grammar = Grammar(words=6, pool=3, branching=2, length=10)
-    spec = PairSpec(tiny, replace(tiny, width=8), 300, 96, checkpoints=(2,), sizes=(12,))
+    grammar = Grammar(words=6, pool=3, branching=2, length=4)
+    spec = PairSpec(tiny, replace(tiny, width=8), 300, 48, checkpoints=(2,), sizes=(12,))
     train(grammar, spec, 0, tmp_path / "pair", sizes=True)
     names = {folder.name for folder in (tmp_path / "pair").iterdir()}
     assert names == {"expert", "amateur", "expert-2", "amateur-12", "training.json"}
     record = json.loads((tmp_path / "pair" / "training.json").read_text())
     assert record["spec"]["world"] == grammar.settings
-    pair = Decoder.from_pretrained(tmp_path / "pair" / "expert", amateur=tmp_path / "pair" / "expert-2", device="cpu")
-    assert len(pair.generate(grammar.tasks(limit=1)[0].prompt, Likelihood(), max_new_tokens=3)[0].token_ids) == 3
+    pair = tmp_path / "pair"
+    decoder = Decoder.from_pretrained(pair / "expert", amateur=pair / "expert-2", device="cpu", runner="eager")
+    assert decoder.generate(grammar.tasks(limit=1)[0].prompt, Likelihood(), max_new_tokens=3)[0].token_ids
+
+
+def test_models_learn_from_the_tokens_that_loading_gives() -> None:
+    made = train_tokenizer(Arithmetic().documents(Random(0)), 512, documents=500)
+    loaded = _as_loaded(made)
+    text = next(Arithmetic().documents(Random(0)))
+    assert made.tokenize(text) != loaded.tokenize(text)  # or nothing would have to be done
+    assert _as_loaded(loaded)(text)["input_ids"] == loaded(text)["input_ids"]
+    assert loaded.decode(loaded(text)["input_ids"], skip_special_tokens=True) == text
+    assert (loaded.bos_token_id, loaded.eos_token_id) == (made.bos_token_id, made.eos_token_id)
 
 
 def test_experts_are_small() -> None:

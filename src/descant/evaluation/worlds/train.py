@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
 import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
 from descant.demo.corpus import train_tokenizer
 from descant.demo.train import ModelSpec, TrainSpec, save, train_models
@@ -65,11 +67,11 @@ PAIRS: Mapping[str, PairSpec] = MappingProxyType(
             sizes=(16, 32, 128),
         ),
         "arithmetic": PairSpec(
-            expert=ModelSpec(layers=4, width=128, heads=4, kv_heads=2, inner=352, steps=1200, rows=16, rate=1.5e-3),
-            amateur=ModelSpec(layers=2, width=32, heads=2, kv_heads=1, inner=64, steps=500, rows=16, rate=2e-3),
+            expert=ModelSpec(layers=4, width=128, heads=4, kv_heads=2, inner=352, steps=1000, rows=12, rate=1.5e-3),
+            amateur=ModelSpec(layers=2, width=32, heads=2, kv_heads=1, inner=64, steps=500, rows=12, rate=2e-3),
             vocabulary=512,
-            row_tokens=64,
-            checkpoints=(200, 400, 800),
+            row_tokens=96,
+            checkpoints=(200, 400, 600),
             sizes=(8, 16, 64),
         ),
     }
@@ -93,11 +95,21 @@ def train(world: World, spec: PairSpec, seed: int, out: Path, *, sizes: bool = F
     sizes
         Whether to train amateurs of other sizes as well.
     """
-    tokenizer = train_tokenizer(world.documents(Random(f"descant-tokenizer-{world.name}")), spec.vocabulary)
+    texts = world.documents(Random(f"descant-tokenizer-{world.name}"))
+    tokenizer = _as_loaded(train_tokenizer(texts, spec.vocabulary))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = spec.models(sizes)
     made = train_models(world.documents, tokenizer, models, seed, spec.row_tokens, device, spec.checkpoints)
     save(made, {"seed": seed, **asdict(spec), "world": dict(world.settings)}, out)
+
+
+def _as_loaded(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return a tokenizer as it will be read beside a model: transformers cuts numbers into digits for Qwen2."""
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        Qwen2Config().save_pretrained(folder)
+        loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+    return loaded
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
