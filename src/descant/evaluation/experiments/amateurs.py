@@ -53,7 +53,7 @@ class Amateurs:
     taus: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     windows: tuple[int, ...] = (1, 2, 4, 8)
     dev: int = 100
-    test: int = 400
+    test: int = 300
     dev_texts: int = 50
     test_texts: int = 150
     seed: int = 0
