@@ -90,8 +90,8 @@ class Methods:
         return {
             GREEDY: [Method("", likelihood)],
             "mask alone (β = 0)": [Method("α=0.1", Contrastive(beta=0.0))],
-            "contrast, default": [Method("α=0.1, τ=1", Contrastive())],
-            "contrast, tuned": [Method(setting, scoring) for setting, scoring in contrast.items()],
+            "default contrast": [Method("α=0.1, τ=1", Contrastive())],
+            "tuned contrast": [Method(setting, scoring) for setting, scoring in contrast.items()],
             "beam": [Method(f"{width} beams", likelihood, (), Beam(width)) for width in (4, 2, 8)],
             "DoLa": [Method(layers, DoLa(layers)) for layers in ("high", "low")],
             "contrastive search": [
@@ -103,13 +103,9 @@ class Methods:
             "top-k": [sampled(f"k={k}", TopK(k)) for k in (50, 10, 5, 2)],
             "top-p": [sampled(f"p={p:g}", TopP(p)) for p in (0.95, 0.9, 0.7, 0.5, 0.3)],
             "typical": [sampled(f"mass {mass:g}", Typical(mass)) for mass in (0.95, 0.9, 0.7, 0.5, 0.2)],
-            "mask alone, sampled (min-p)": [
-                Method(setting, scoring, (), _SAMPLE) for setting, scoring in masks.items()
-            ],
-            "contrast, default, sampled": [Method("α=0.1, τ=1", Contrastive(), (), _SAMPLE)],
-            "contrast, tuned, sampled": [
-                Method(setting, scoring, (), _SAMPLE) for setting, scoring in contrast.items()
-            ],
+            "sampled mask alone (min-p)": [Method(setting, scoring, (), _SAMPLE) for setting, scoring in masks.items()],
+            "sampled default contrast": [Method("α=0.1, τ=1", Contrastive(), (), _SAMPLE)],
+            "sampled tuned contrast": [Method(setting, scoring, (), _SAMPLE) for setting, scoring in contrast.items()],
         }
 
     def run(self, pair: Pair) -> Data:

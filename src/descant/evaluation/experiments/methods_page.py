@@ -12,10 +12,10 @@ _FRONTIER = {
     "greedy": "greedy",
     "beam": "beam",
     "contrastive search": "contrastive search",
-    "contrast, tuned": "contrast",
+    "tuned contrast": "contrast",
     "top-p": "top-p",
-    "mask alone, sampled (min-p)": "mask alone (min-p), sampled",
-    "contrast, tuned, sampled": "contrast, sampled",
+    "sampled mask alone (min-p)": "mask alone (min-p), sampled",
+    "sampled tuned contrast": "contrast, sampled",
 }
 """The methods that the frontier shows, and what it calls them."""
 
@@ -80,13 +80,13 @@ def verdicts(results: Mapping[str, Data]) -> str:
     first = next(iter(results.values()))
     lines = []
     for score in next(iter(first["methods"].values()))["differences"]:
-        groups: dict[str, list[str]] = {"more": [], "less": [], "not the same way on all": []}
+        groups: dict[str, list[str]] = {"more": [], "less": [], "no clear difference on all": []}
         for name in first["methods"]:
             changes = [data["methods"][name]["differences"][score] for data in results.values()]
             if name == "greedy":
                 continue
             signs = {_sign(change) for change in changes}
-            kind = "more" if signs == {1} else "less" if signs == {-1} else "not the same way on all"
+            kind = "more" if signs == {1} else "less" if signs == {-1} else "no clear difference on all"
             groups[kind].append(name)
         told = "; ".join(f"**{kind}**: {', '.join(names) or 'none'}" for kind, names in groups.items())
         lines.append(f"- {score}, against greedy on all {len(results)} pairs (p < {_REAL:g}): {told}.")
@@ -115,7 +115,7 @@ def draw_gains(results: Mapping[str, Data]) -> Any:
         axis.axvline(0, color="#444444", linewidth=0.8)
         axis.set_yticks(range(len(names)), names if column == 0 else [""] * len(names), fontsize=8)
         axis.invert_yaxis()
-        axis.set_xlabel("right answers over greedy, percentage points")
+        axis.set_xlabel("right answers gained, percentage points")
         axis.set_title(world, fontsize=10)
         axis.legend(fontsize=7)
     return figure
