@@ -30,6 +30,8 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
         "alphas": (0.1,),
         "taus": (1.0, 2.0),
     },
+    "amateurs": {"taus": (1.0,), "windows": (2,)},
+    "methods": {"alphas": (0.1,), "betas": (0.5,)},
     "faults": {"alphas": (0.1,), "taus": (1.0, 2.0), "betas": (0.5,), "open_alphas": (0.01,)},
     "repetition": {"repeats": 2, "length": 6},
     "sensitivity": {"alphas": (0.1,), "betas": (0.0, 1.0), "taus": (1.0,)},
