@@ -128,7 +128,7 @@ def _asked(models: ModelOptions, world: str | None, prompts: Path | None) -> "Ta
     """Return the tasks: the bundled pair's questions, a world's, or those of a file."""
     from descant.bench.prompts import TEXTS
     from descant.cli.prompts import read_prompts
-    from descant.evaluation.experiments.questions import Prompts, RumourQuestions
+    from descant.evaluation.experiments.questions import Prompts
     from descant.evaluation.worlds import load_world
 
     if world is not None and prompts is not None:
@@ -139,10 +139,8 @@ def _asked(models: ModelOptions, world: str | None, prompts: Path | None) -> "Ta
             if row.error is not None:
                 raise UsageError(f"prompt {place} of {prompts}: {row.error}; mend the line, or leave it out")
         return Prompts([row.prompt for row in rows])
-    if world not in (None, "rumour"):
-        return load_world(world)
     bundled = models.pair is None and models.expert is None
-    return RumourQuestions() if bundled or world else Prompts(TEXTS)
+    return load_world(world or "rumour") if bundled or world else Prompts(TEXTS)
 
 
 def _pairs(
