@@ -108,7 +108,8 @@ def _as_loaded(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         Qwen2Config().save_pretrained(folder)
-        loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+        loaded = AutoTokenizer.from_pretrained(folder)
+    assert isinstance(loaded, PreTrainedTokenizerFast)
     return loaded
 
 
