@@ -96,7 +96,7 @@ def test_a_judge_knows_the_truth() -> None:
 
 def test_tasks_stay_and_splits_differ() -> None:
     assert Grammar().tasks(limit=5) == Grammar().tasks(limit=9)[:5]
-    assert not {t.prompt for t in Grammar().tasks("dev")} & {t.prompt for t in Grammar().tasks("test")}
+    assert not {t.prompt for t in Grammar().tasks("dev", 200)} & {t.prompt for t in Grammar().tasks("test", 200)}
     assert Grammar(seed=1).vocabulary != Grammar().vocabulary
 
 

@@ -207,7 +207,7 @@ def _cells(entry: Mapping[str, Any], compared: Sequence[str], *, closed: bool, a
 
 def _draw(results: Mapping[str, Data]) -> Any:
     """Draw what the main score gains at τ = 1, over what amateurs know and see; mean of a world's pairs."""
-    figure, axes = panels(2, width=4.6, height=3.6)
+    figure, axes = panels(2, width=5.0, height=3.6)
     knowing, seeing = axes[0]
     worlds = list(dict.fromkeys(data["world"] for data in results.values()))
     for world, colour, marker in zip(worlds, COLOURS, MARKERS, strict=False):
@@ -222,12 +222,14 @@ def _draw(results: Mapping[str, Data]) -> Any:
                 tokens = [int(name.rpartition(" ")[2]) for name in seen]
                 seeing.plot(tokens, line, color=colour, marker=marker, linestyle=style, label=f"{world}, {whose}")
     seeing.set_xscale("log", base=2)
+    seeing.xaxis.set_major_formatter("{x:g}")
     knowing.set_xlabel("the amateur's own score")
     seeing.set_xlabel("tokens that the amateur sees")
     knowing.set_ylabel("gain at τ = 1, percentage points")
     for axis in axes[0]:
         axis.axhline(0, color="#444444", linewidth=0.8)
-        axis.legend(fontsize=7)
+    knowing.legend(fontsize=7)
+    seeing.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

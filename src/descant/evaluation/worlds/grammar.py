@@ -116,6 +116,10 @@ class Grammar:
     def _known(self) -> dict[Context, dict[str, float]]:
         return {}
 
+    @cached_property
+    def _expected(self) -> dict[tuple[tuple[str, ...], int], Mapping[Context, float]]:
+        return {}
+
     def next_distribution(self, context: Sequence[str]) -> Mapping[str, float]:
         """Return the true probability of each next word.
 
@@ -240,7 +244,10 @@ class Grammar:
             start = len(words)
             words += text.split()
             found.update(tuple(words[max(0, i - n) : i]) for i in range(start + 1, len(words) + 1))
-        true = self.expected_ngrams(prompts, n)
+        asked = (tuple(prompts), n)
+        if asked not in self._expected:
+            self._expected[asked] = self.expected_ngrams(prompts, n)
+        true = self._expected[asked]
         total = max(1, found.total())
         return sum(abs(found[key] / total - true.get(key, 0.0)) for key in found.keys() | true.keys()) / 2
 
