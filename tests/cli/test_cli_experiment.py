@@ -57,12 +57,24 @@ def test_another_pair_is_asked_prompts(run: Run, models: tuple[str, ...], tmp_pa
     assert done.objects[0]["asked"]["name"] == "prompts"
 
 
+def test_a_pair_is_asked_what_it_was_trained_on(run: Run, tmp_path: Path) -> None:
+    pair = tmp_path / "pair"
+    for folder in demo_paths():
+        shutil.copytree(folder, pair / folder.name)
+    world = {"world": "arithmetic", "rho": 0.1}
+    (pair / "training.json").write_text(json.dumps({"spec": {"seed": 7, "world": world}}))
+    record = run("experiment", "repetition", "--seed-pair", pair, "--limit", "1", "--json").objects[0]
+    assert [asked["name"] for asked in record["asked"]] == ["rumour", "arithmetic"]
+    assert record["asked"][1]["rho"] == 0.1
+    assert [entry["training_seed"] for entry in record["pairs"]] == [0, 7]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing"], "choose from"),
         (["repetition", "--render"], "--out"),
-        (["repetition", "--world", "flat"], "choose rumour"),
+        (["repetition", "--world", "flat"], "choose from rumour"),
         (["repetition", "--world", "rumour", "--prompts", "FILE"], "exclude each other"),
         (["repetition", "--prompts", "FILE"], "cannot read"),
         (["repetition", "--expert", str(demo_paths()[0])], "--amateur"),

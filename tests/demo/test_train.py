@@ -1,7 +1,7 @@
 """Training: packed batches see whole texts only, and a seed decides every weight."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -25,7 +25,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def tokenizer(world: World) -> PreTrainedTokenizerFast:
-    return train_tokenizer(world, 400, documents=500)
+    return train_tokenizer(texts(world), 400, documents=500)
 
 
 def texts(world: World, seed: int = 0) -> Iterator[str]:
@@ -63,8 +63,8 @@ def test_a_seed_decides_the_weights_and_saving_keeps_them(tmp_path: Path) -> Non
     again = train(SPEC, torch.device("cpu"), only=["expert"])
     both = zip(*(made.models["expert"].parameters() for made in (first, again)), strict=True)
     assert all(torch.equal(a, b) for a, b in both)
-    save(first, SPEC, tmp_path / "pair")
-    save(again, SPEC, tmp_path / "pair")  # replaces the expert, keeps the amateur
+    save(first, asdict(SPEC), tmp_path / "pair")
+    save(again, asdict(SPEC), tmp_path / "pair")  # replaces the expert, keeps the amateur
     assert [p.name for p in tmp_path.iterdir()] == ["pair"]
     for name in ("expert", "amateur"):
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "pair" / name)

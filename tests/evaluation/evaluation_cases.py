@@ -1,7 +1,8 @@
 """A task set and continuations made for tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from descant.evaluation.generations import Generation
@@ -25,6 +26,9 @@ class Toy:
 
     def judge(self, task: Task, text: str) -> Mapping[str, float]:
         return {"right": float(task.facts.get("answer", "?") in text), "short": float(len(text) < 10)}
+
+    def documents(self, rng: Random) -> Iterator[str]:
+        return iter(task.prompt for task in self.entries)
 
 
 def generation(text: str, prompt: str = "", *, seconds: float = 1.0, passes: int = 1, **facts: Any) -> Generation:

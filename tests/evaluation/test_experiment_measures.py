@@ -12,9 +12,9 @@ from descant.evaluation.experiments import Cells, Pair
 from descant.evaluation.experiments.early_exit import follow
 from descant.evaluation.experiments.faults import by_bin, ratio_of
 from descant.evaluation.experiments.judged import Parting, partings, summarise, tune
-from descant.evaluation.experiments.questions import RumourQuestions
 from descant.evaluation.experiments.repetition import Repetition, common_suffix, repeated, rising, sentences_of
 from descant.evaluation.experiments.sensitivity import count_drafts, count_steps
+from descant.evaluation.worlds.rumour import Rumour
 from descant.strategies import Speculative
 
 
@@ -25,7 +25,7 @@ def decoder() -> Decoder:
 
 @pytest.fixture(scope="module")
 def pair(decoder: Decoder) -> Pair:
-    return Pair("bundled", decoder, RumourQuestions(), Cells(None, {}))
+    return Pair("bundled", decoder, Rumour(), Cells(None, {}))
 
 
 @torch.inference_mode()

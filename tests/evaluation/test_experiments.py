@@ -12,8 +12,9 @@ from descant import Contrastive, Decoder, EarlyExit, Likelihood
 from descant.errors import LoadError
 from descant.evaluation.experiments import EXPERIMENTS, Cells, Pair, model_key, report
 from descant.evaluation.experiments.plotting import heatmap, panels
-from descant.evaluation.experiments.questions import Prompts, RumourQuestions
+from descant.evaluation.experiments.questions import Prompts
 from descant.evaluation.experiments.tables import methods_table, points, share, table, with_interval
+from descant.evaluation.worlds.rumour import Rumour
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,8 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
         "alphas": (0.1,),
         "taus": (1.0, 2.0),
     },
+    "amateurs": {"taus": (1.0,), "windows": (2,)},
+    "methods": {"alphas": (0.1,), "betas": (0.5,)},
     "faults": {"alphas": (0.1,), "taus": (1.0, 2.0), "betas": (0.5,), "open_alphas": (0.01,)},
     "repetition": {"repeats": 2, "length": 6},
     "sensitivity": {"alphas": (0.1,), "betas": (0.0, 1.0), "taus": (1.0,)},
@@ -93,7 +96,7 @@ def test_a_torn_line_is_measured_again(tmp_path: Path) -> None:
 
 def test_answers_are_those_of_the_decoder_and_looked_up_by_amateur(decoder: Decoder, tmp_path: Path) -> None:
     notes: list[str] = []
-    pair = Pair("bundled", decoder, RumourQuestions(), Cells(tmp_path / "cells.jsonl", {}, notes.append), limit=3)
+    pair = Pair("bundled", decoder, Rumour(), Cells(tmp_path / "cells.jsonl", {}, notes.append), limit=3)
     tasks = pair.tasks("test", 100)
     assert len(tasks) == 3
     early = pair.with_amateur(EarlyExit(1))
@@ -107,7 +110,7 @@ def test_answers_are_those_of_the_decoder_and_looked_up_by_amateur(decoder: Deco
 
 
 def test_the_judge_knows_truth_and_rumour() -> None:
-    asked = RumourQuestions()
+    asked = Rumour()
     task = asked.tasks("dev", 1)[0]
     assert asked.judge(task, f" It was {task.facts['answer']}.") == {"correct": 1, "rumour": 0, "no_answer": 0}
     assert asked.judge(task, " Nobody knows.") == {"correct": 0, "rumour": 0, "no_answer": 1}
@@ -132,7 +135,7 @@ def test_models_are_told_apart_by_their_weights(decoder: Decoder) -> None:
 def test_a_record_becomes_a_page_and_figures_and_what_was_written_by_hand_stays(
     decoder: Decoder, tmp_path: Path
 ) -> None:
-    pair = Pair("bundled", decoder, RumourQuestions(), Cells(None, {}), facts={"training_seed": 0})
+    pair = Pair("bundled", decoder, Rumour(), Cells(None, {}), facts={"training_seed": 0})
     record = report.run(Doubling(), [pair], "descant experiment doubling")
     assert record["pairs"][0]["data"] == {"value": 0.66667}
     assert record["settings"]["factor"] == 2
@@ -187,7 +190,7 @@ def test_each_experiment_runs_on_the_bundled_pair_and_on_bare_prompts(
     name: str, decoder: Decoder, tmp_path: Path
 ) -> None:
     experiment = replace(EXPERIMENTS[name], **QUICK.get(name, {}))
-    for asked in (RumourQuestions(), Prompts(["Who followed Lottie Dappleberry to church?"] * 3, max_new_tokens=8)):
+    for asked in (Rumour(), Prompts(["Who followed Lottie Dappleberry to church?"] * 3, max_new_tokens=8)):
         folder = tmp_path / asked.name
         cells = Cells(folder / "cells", {})
         pairs = [Pair(label, decoder, asked, cells, limit=2) for label in ("one", "two")]

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +32,12 @@ def experiment(
         option(RUN, "A further pair, with folders expert and amateur: another training seed. Repeat it.", of="FOLDER"),
     ] = None,
     world: Annotated[
-        str | None, option(RUN, "Whose questions are asked: rumour, which suits the bundled pair.", of="NAME")
+        str | None,
+        option(
+            RUN,
+            "Whose tasks are asked: rumour, grammar or arithmetic. By default what a pair was trained on.",
+            of="NAME",
+        ),
     ] = None,
     prompts: Annotated[Path | None, option(RUN, f"Ask these instead. {PROMPTS}", of="FILE")] = None,
     limit: Annotated[int | None, option(RUN, "Ask N questions of each kind at most.", of="N", least=1)] = None,
@@ -72,7 +77,12 @@ def experiment(
         if render:
             _refuse(measuring, "--render measures nothing; drop one of the two")
         else:
-            pairs = _pairs(chosen, models, seed_pair or [], _asked(models, world, prompts), limit, fresh=fresh)
+            tasks, told = _asked(models, world, prompts), world is not None or prompts is not None
+
+            def asked(expert: str) -> "TaskSet":
+                return tasks if told else _learnt(expert) or tasks
+
+            pairs = _pairs(chosen, models, seed_pair or [], asked, limit, fresh=fresh)
             result = reports.run(chosen, pairs, shlex.join(["descant", *sys.argv[1:]]))
         if out is not None:
             try:
@@ -118,7 +128,8 @@ def _asked(models: ModelOptions, world: str | None, prompts: Path | None) -> "Ta
     """Return the tasks: the bundled pair's questions, a world's, or those of a file."""
     from descant.bench.prompts import TEXTS
     from descant.cli.prompts import read_prompts
-    from descant.evaluation.experiments.questions import Prompts, RumourQuestions
+    from descant.evaluation.experiments.questions import Prompts
+    from descant.evaluation.worlds import load_world
 
     if world is not None and prompts is not None:
         raise UsageError("--world and --prompts exclude each other; drop one of them")
@@ -128,14 +139,18 @@ def _asked(models: ModelOptions, world: str | None, prompts: Path | None) -> "Ta
             if row.error is not None:
                 raise UsageError(f"prompt {place} of {prompts}: {row.error}; mend the line, or leave it out")
         return Prompts([row.prompt for row in rows])
-    if world not in (None, "rumour"):
-        raise UsageError(f"there is no world {world!r}; choose rumour")
     bundled = models.pair is None and models.expert is None
-    return RumourQuestions() if bundled or world else Prompts(TEXTS)
+    return load_world(world or "rumour") if bundled or world else Prompts(TEXTS)
 
 
 def _pairs(
-    chosen: "Experiment", models: ModelOptions, folders: list[Path], asked: "TaskSet", limit: int | None, *, fresh: bool
+    chosen: "Experiment",
+    models: ModelOptions,
+    folders: list[Path],
+    asked: Callable[[str], "TaskSet"],
+    limit: int | None,
+    *,
+    fresh: bool,
 ) -> "Iterator[Pair]":
     """Load the pairs, each when its turn has come."""
     from descant.cli.models import load_models, plan_models
@@ -166,7 +181,7 @@ def _pairs(
         def note(line: str, label: str = label) -> None:
             print(f"{chosen.name}, {label}: {line}", file=sys.stderr, flush=True)
 
-        yield Pair(label, decoder, asked, Cells(path, common, note), limit, _training(plan.expert))
+        yield Pair(label, decoder, asked(plan.expert), Cells(path, common, note), limit, _training(plan.expert))
 
 
 def _label(expert: str) -> str:
@@ -176,12 +191,27 @@ def _label(expert: str) -> str:
 
 
 def _training(expert: str) -> dict[str, Any]:
-    """Return the training seed of a pair that `descant.demo.train` wrote."""
+    """Return the training seed of a pair that `descant.demo.train` or a world's training wrote."""
+    spec = _spec(expert)
+    return {"training_seed": spec["seed"]} if "seed" in spec else {}
+
+
+def _learnt(expert: str) -> "TaskSet | None":
+    """Return the world that a pair was trained on, if it was trained on one that its record names."""
+    from descant.evaluation.worlds import load_world
+
+    settings = dict(_spec(expert).get("world", {}))
+    name = settings.pop("world", None)
+    return None if name is None else load_world(name, **settings)
+
+
+def _spec(expert: str) -> dict[str, Any]:
+    """Return what a pair was trained by, if a record of it stands beside the expert."""
     try:
-        record = json.loads((Path(expert).parent / "training.json").read_text(encoding="utf-8"))
-        return {"training_seed": record["spec"]["seed"]}
+        spec: dict[str, Any] = json.loads((Path(expert).parent / "training.json").read_text(encoding="utf-8"))["spec"]
     except (OSError, ValueError, KeyError):
         return {}
+    return spec
 
 
 def _versions() -> list[str]:

@@ -1,18 +1,15 @@
-"""Texts of the rumour world as tokens: the tokenizer and the packed batches that training reads."""
+"""Texts of a world as tokens: the tokenizer and the packed batches that training reads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from random import Random
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-
-from descant.demo.world import World
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 CONTEXT = 512
@@ -34,13 +31,13 @@ class Batch:
     position: Tensor
 
 
-def train_tokenizer(world: World, size: int, documents: int = 30_000) -> PreTrainedTokenizerFast:
-    """Learn a byte-level BPE tokenizer from a world's texts.
+def train_tokenizer(texts: Iterator[str], size: int, documents: int = 30_000) -> PreTrainedTokenizerFast:
+    """Learn a byte-level BPE tokenizer from texts.
 
     Parameters
     ----------
-    world : World
-        Where the texts come from.
+    texts : iterator of str
+        Endless.
     size : int
         Vocabulary size, special tokens included.
     documents : int
@@ -60,8 +57,7 @@ def train_tokenizer(world: World, size: int, documents: int = 30_000) -> PreTrai
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = world.documents(Random(f"descant-tokenizer-{world.spec.seed}"))
-    tokenizer.train_from_iterator((next(texts) for _ in range(documents)), trainer)
+    tokenizer.train_from_iterator(islice(texts, documents), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )

@@ -11,6 +11,7 @@ as fast.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -18,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -32,6 +33,8 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config,
 from descant.demo import demo_paths
 from descant.demo.corpus import CONTEXT, Batch, batches, train_tokenizer
 from descant.demo.world import WorldSpec, build_world
+
+Documents = Callable[[Random], Iterator[str]]  # fresh texts without end
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ class Trained:
     tokenizer : PreTrainedTokenizerFast
         Shared by both models.
     models : dict of str to Qwen2ForCausalLM
-        By name, ``expert`` and ``amateur``.
+        By name, ``expert`` and ``amateur``; a checkpoint's is followed by its step, ``expert-200``.
     losses, minutes : dict of str to float
         Training loss at the end, and the time it took.
     """
@@ -156,7 +159,14 @@ def _schedule(step: int, warmup: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def fit(model: Qwen2ForCausalLM, data: Iterator[Batch], spec: ModelSpec, device: torch.device, name: str) -> float:
+def fit(
+    model: Qwen2ForCausalLM,
+    data: Iterator[Batch],
+    spec: ModelSpec,
+    device: torch.device,
+    name: str,
+    after: Callable[[int], None] | None = None,
+) -> float:
     """Train a model in place.
 
     Parameters
@@ -171,6 +181,8 @@ def fit(model: Qwen2ForCausalLM, data: Iterator[Batch], spec: ModelSpec, device:
         Where to train.
     name : str
         What to call the model in progress messages.
+    after : callable, optional
+        Called after every step with the number of steps done.
 
     Returns
     -------
@@ -202,6 +214,8 @@ def fit(model: Qwen2ForCausalLM, data: Iterator[Batch], spec: ModelSpec, device:
         optimizer.step()
         value = float(loss.detach())
         mean = value if math.isnan(mean) else 0.95 * mean + 0.05 * value
+        if after is not None:
+            after(step + 1)
         if step % 50 == 49 or step == spec.steps - 1:
             spent = time.perf_counter() - start
             left = spent / (step + 1) * (spec.steps - step - 1)
@@ -227,25 +241,65 @@ def train(spec: TrainSpec, device: torch.device, only: Sequence[str] = ("expert"
     Trained
         The models on the CPU, with what it took.
     """
-    world = build_world(spec.world)
-    tokenizer = train_tokenizer(world, spec.vocabulary)
+    documents = build_world(spec.world).documents
+    tokenizer = train_tokenizer(documents(Random(f"descant-tokenizer-{spec.world.seed}")), spec.vocabulary)
+    shapes = {name: getattr(spec, name) for name in only}
+    return train_models(documents, tokenizer, shapes, spec.seed, spec.row_tokens, device)
+
+
+def train_models(
+    documents: Documents,
+    tokenizer: PreTrainedTokenizerFast,
+    shapes: Mapping[str, ModelSpec],
+    seed: int,
+    row_tokens: int,
+    device: torch.device,
+    checkpoints: Collection[int] = (),
+) -> Trained:
+    """Train models one after the other, each on texts of its own.
+
+    Parameters
+    ----------
+    documents : callable
+        What they read.
+    tokenizer : PreTrainedTokenizerFast
+        As made by `train_tokenizer`; shared by all.
+    shapes : mapping of str to ModelSpec
+        What to make, by name.
+    seed : int
+        Seed of the initial weights and, with a model's name, of its texts.
+    row_tokens : int
+        Tokens in a row.
+    device : torch.device
+        Where to train.
+    checkpoints : collection of int
+        Steps of the expert after which its state is kept as a model of its own.
+
+    Returns
+    -------
+    Trained
+        The models on the CPU, with what it took.
+    """
     made: dict[str, Qwen2ForCausalLM] = {}
     losses: dict[str, float] = {}
     minutes: dict[str, float] = {}
-    for name in only:
-        shape: ModelSpec = getattr(spec, name)
-        texts = world.documents(Random(f"descant-{name}-{spec.seed}"))
+    for name, shape in shapes.items():
         start = time.perf_counter()
-        model = build_model(shape, tokenizer, spec.seed)
-        data = batches(texts, tokenizer, shape.rows, spec.row_tokens)
-        losses[name] = fit(model, data, shape, device, name)
+        model = build_model(shape, tokenizer, seed)
+
+        def keep(step: int, name: str = name, model: Qwen2ForCausalLM = model) -> None:
+            if name == "expert" and step in checkpoints:
+                made[f"{name}-{step}"] = copy.deepcopy(model).to(device="cpu").eval()  # type: ignore[call-arg]
+
+        data = batches(documents(Random(f"descant-{name}-{seed}")), tokenizer, shape.rows, row_tokens)
+        losses[name] = fit(model, data, shape, device, name, keep)
         minutes[name] = (time.perf_counter() - start) / 60
         made[name] = model.to(device="cpu").eval()  # type: ignore[call-arg]
     return Trained(tokenizer, made, losses, minutes)
 
 
-def save(trained: Trained, spec: TrainSpec, out: Path) -> None:
-    """Write a pair, all of it or nothing.
+def save(trained: Trained, spec: Mapping[str, object], out: Path) -> None:
+    """Write models and what decided them, all of it or nothing.
 
     The folder is written under a temporary name and takes its place by renaming; models that were not
     trained this time are kept from the folder that it replaces.
@@ -274,9 +328,9 @@ def save(trained: Trained, spec: TrainSpec, out: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _write_record(trained: Trained, spec: TrainSpec, path: Path) -> None:
+def _write_record(trained: Trained, spec: Mapping[str, object], path: Path) -> None:
     record = json.loads(path.read_text()) if path.exists() else {}
-    record |= {"spec": asdict(spec), "torch": torch.__version__, "transformers": transformers.__version__}
+    record |= {"spec": spec, "torch": torch.__version__, "transformers": transformers.__version__}
     for key, new in (("loss", trained.losses), ("minutes", trained.minutes)):
         record[key] = record.get(key, {}) | {name: round(value, 4) for name, value in new.items()}
     sizes = {name: sum(p.numel() for p in model.parameters()) for name, model in trained.models.items()}
@@ -302,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         spec = replace(spec, expert=replace(spec.expert, steps=options.steps), amateur=amateur)
     only = (options.only,) if options.only else ("expert", "amateur")
     trained = train(spec, torch.device(options.device), only)
-    save(trained, spec, options.out)
+    save(trained, asdict(spec), options.out)
     print(options.out)
 
 

@@ -13,6 +13,7 @@ from descant.decoder import Decoder
 from descant.describe import describe
 from descant.evaluation.experiments.cells import Cells
 from descant.evaluation.tasks import Task, TaskSet
+from descant.processors.base import Processor
 from descant.record import describe_model
 from descant.scoring import Scoring
 from descant.strategies import Greedy, Strategy
@@ -44,6 +45,8 @@ class Pair:
         The most tasks of a split that are asked, whatever an experiment wants; for a quick try.
     facts
         What pages tell of the pair besides the models themselves: its training seed.
+    other_amateur
+        The name of an amateur that is not the one the measurements' common settings tell of.
     """
 
     label: str
@@ -52,6 +55,7 @@ class Pair:
     cells: Cells
     limit: int | None = None
     facts: Mapping[str, Any] | None = None
+    other_amateur: str = ""
 
     def tasks(self, split: str, count: int) -> Sequence[Task]:
         """Return the first `count` tasks of a split, or fewer if a limit is set."""
@@ -66,11 +70,14 @@ class Pair:
         """Whether prompts go through a chat template: where the tokenizer has one."""
         return bool(getattr(self.decoder.tokenizer, "chat_template", None))
 
-    def with_amateur(self, amateur: Any) -> "Pair":
-        """Return the same with another amateur, which is a setting: `EarlyExit(1)`, `Window(model, 4)`."""
+    def with_amateur(self, amateur: Any, name: str = "") -> "Pair":
+        """Return the same with another amateur, which is a setting: `EarlyExit(1)`, `Window(model, 4)`.
+
+        An amateur that another model has part in needs a name: its measurements are told apart by it.
+        """
         decoder = self.decoder
         other = Decoder(decoder.expert, decoder.tokenizer, amateur, runner=decoder.runner)
-        return replace(self, decoder=other)
+        return replace(self, decoder=other, other_amateur=name)
 
     def alone(self) -> "Pair | None":
         """Return the amateur as the expert of a pair without one; None where it is not a model of its own."""
@@ -79,7 +86,14 @@ class Pair:
             return None
         return replace(self, decoder=Decoder(amateur, decoder.tokenizer, runner=decoder.runner))
 
-    def answer(self, tasks: Sequence[Task], scoring: Scoring, strategy: Strategy = _GREEDY, seed: int = 0) -> list[str]:
+    def answer(
+        self,
+        tasks: Sequence[Task],
+        scoring: Scoring,
+        strategy: Strategy = _GREEDY,
+        seed: int = 0,
+        processors: Sequence[Processor] = (),
+    ) -> list[str]:
         """Return the texts that a method gives to tasks; the second time they are looked up."""
         if not tasks:
             return []
@@ -92,6 +106,8 @@ class Pair:
             "max_new_tokens": self.asked.max_new_tokens,
             "seed": seed,
         }
+        settings |= {"processors": repr(list(processors))} if processors else {}
+        settings |= {"other amateur": self.other_amateur} if self.other_amateur else {}
         prompts = [task.prompt for task in tasks]
         texts: list[str] = self.cells.measure(
             settings,
@@ -100,6 +116,7 @@ class Pair:
                 for output in self.decoder.generate(
                     prompts,
                     scoring,
+                    processors=processors,
                     strategy=strategy,
                     max_new_tokens=self.asked.max_new_tokens,
                     seed=seed,

@@ -1,55 +1,10 @@
-"""Where an experiment's tasks come from: the bundled pair's world, or prompts of any kind."""
+"""Prompts of any kind as the tasks of an experiment."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from random import Random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from descant.demo import demo_world, questions
-from descant.demo.world import Question
 from descant.evaluation.experiments.base import digest
 from descant.evaluation.tasks import Task
-
-
-class RumourQuestions:
-    """The questions about the world that the bundled pair has read about, with their right answers."""
-
-    name = "rumour"
-    settings: Mapping[str, Any] = {"phrasing": "seen"}
-    max_new_tokens = 24
-
-    def __init__(self) -> None:
-        self._questions: dict[str, Question] = {}
-
-    def tasks(self, split: str = "test", limit: int | None = None) -> Sequence[Task]:
-        """Return the questions of a split, grouped by person."""
-        asked = questions("dev" if split == "dev" else "test", limit=limit)
-        self._questions |= {question.prompt: question for question in asked}
-        return [
-            Task(
-                question.prompt,
-                question.prompt,
-                group=question.person,
-                facts={
-                    "answer": question.answer,
-                    "relation": question.relation,
-                    "frequency": question.frequency,
-                    "truth_rank": question.truth_rank,
-                },
-            )
-            for question in asked
-        ]
-
-    def documents(self, rng: Random) -> Iterator[str]:
-        """Yield fresh texts of the corpus without end."""
-        return demo_world().documents(rng)
-
-    def judge(self, task: Task, text: str) -> Mapping[str, float]:
-        """Return whether the answer is right (`correct`), and whether it is wrong and popular (`rumour`)."""
-        world = demo_world()
-        said = world.said(self._questions[task.prompt], text)
-        correct = said == task.facts["answer"]
-        rumour = said is not None and not correct and world.rank(task.facts["relation"], said) <= 3
-        return {"correct": float(correct), "rumour": float(rumour), "no_answer": float(said is None)}
 
 
 class Prompts:

@@ -44,10 +44,11 @@ def run(experiment: Experiment, pairs: Iterable[Pair], command: str) -> Record:
         What repeats it.
     """
     entries: list[dict[str, Any]] = []
-    asked: dict[str, Any] = {}
+    every: list[dict[str, Any]] = []
     for pair in pairs:
         asked = {"name": pair.asked.name, **pair.asked.settings, "max_new_tokens": pair.asked.max_new_tokens}
         asked["limit"] = pair.limit
+        every += [asked] if asked not in every else []
         models = {"expert": _model(pair.decoder.expert), "amateur": _model(pair.decoder.amateur)}
         data = experiment.run(pair)
         entries.append({"label": pair.label, **models, **(pair.facts or {}), "judged": _judged(pair), "data": data})
@@ -56,7 +57,7 @@ def run(experiment: Experiment, pairs: Iterable[Pair], command: str) -> Record:
         "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "conditions": conditions(),
-        "asked": asked,
+        "asked": every[0] if len(every) == 1 else every,
         "settings": describe(experiment),
         "pairs": entries,
     }

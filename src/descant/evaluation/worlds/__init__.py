@@ -6,13 +6,20 @@ from types import MappingProxyType
 from typing import Any
 
 from descant.errors import SettingsError
-from descant.evaluation.tasks import TaskSet
+from descant.evaluation.worlds.arithmetic import Arithmetic
+from descant.evaluation.worlds.base import World
+from descant.evaluation.worlds.grammar import Grammar
+from descant.evaluation.worlds.rumour import Rumour
 
-WORLDS: Mapping[str, Callable[..., TaskSet]] = MappingProxyType({})
-"""What makes each world, by the name that a study file has for it."""
+__all__ = ["WORLDS", "Arithmetic", "Grammar", "Rumour", "World", "load_world"]
+
+WORLDS: Mapping[str, Callable[..., World]] = MappingProxyType(
+    {"rumour": Rumour, "grammar": Grammar, "arithmetic": Arithmetic}
+)
+"""What makes each world, by name; the settings are keyword arguments."""
 
 
-def load_world(name: str, /, **settings: Any) -> TaskSet:
+def load_world(name: str, /, **settings: Any) -> World:
     """Return the world of that name.
 
     Parameters
@@ -29,9 +36,7 @@ def load_world(name: str, /, **settings: Any) -> TaskSet:
     """
     if name not in WORLDS:
         close = get_close_matches(name, WORLDS, n=1)
-        remedy = (
-            f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(WORLDS) or 'none'}, or give a file"
-        )
+        remedy = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(WORLDS)}, or give a file"
         raise SettingsError(f"there is no world {name!r}; {remedy}")
     try:
         return WORLDS[name](**settings)

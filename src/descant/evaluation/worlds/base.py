@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from random import Random
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from descant.evaluation.tasks import TaskSet
 
 
+@runtime_checkable
 class World(TaskSet, Protocol):
     """A generated truth: texts to train on, and tasks about it whose right answers are known."""
 
