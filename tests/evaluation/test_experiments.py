@@ -1,6 +1,7 @@
 """The framework of experiments: measurements are kept, records become pages, the command line runs both."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,4 +214,4 @@ def test_committed_pages_are_what_their_records_say(name: str) -> None:
     assert generated == report.markdown(EXPERIMENTS[name], record)
     assert "## What it shows" in written
     assert "/tmp" not in page + json.dumps(record)
-    assert {path.name for path in PAGES.glob(f"{name}-*.svg")} == {part.split(")")[0] for part in page.split("](")[1:]}
+    assert {path.name for path in PAGES.glob(f"{name}-*.svg")} == set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", page))
