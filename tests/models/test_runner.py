@@ -120,11 +120,25 @@ def test_compiled_passes_decode_as_generate_does_alone_and_between_eager_ones(nt
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "name", ["llama", "gpt2", "mistral windowed", "gemma3_text", "gemma2", "opt", "falcon", "mpt", "phi3", "mixtral"]
+    "name", ["llama", "gpt2", "mistral windowed", "gemma3_text", "gemma2", "opt", "falcon", "phi3", "mixtral"]
 )
 @pytest.mark.usefixtures("few_buckets")
 def test_other_architectures_compiled_decode_as_generate_does(name: str, folder: Path) -> None:
     check_against_generate(name, folder)
+
+
+@pytest.mark.heavy
+@torch.inference_mode()
+@pytest.mark.usefixtures("few_buckets")
+def test_what_cannot_be_compiled_runs_eagerly_and_says_so(folder: Path) -> None:
+    """MPT's biases are cut to its context, which the tracer cannot tell from the buffers' capacity."""
+    network = architectures.build("mpt")
+    prompts = prompts_of((5, 9, 3))
+    expected = [reference(network, prompt, NEW_TOKENS) for prompt in prompts]
+    seen = inspect_model(network)
+    with pytest.warns(RuntimeWarning, match="MptForCausalLM is not compiled and runs eagerly"):
+        texts = decode(opened(seen, Counting(seen, "compiled", folder)), prompts, keep_all=False)
+    assert texts == expected
 
 
 @pytest.mark.heavy

@@ -19,6 +19,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from descant.models.architecture import Architecture
 
+Size = int | torch.SymInt
+"""A size: a symbol while a pass is traced."""
+
 _PACKED = "descant_packed"
 
 
@@ -224,16 +227,16 @@ class _Layer(CacheLayerMixin):
         self.values[self.places, :, self.positions] = value_states.transpose(1, 2)
         return self.keys, self.values
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+    def get_mask_sizes(self, query_length: Size) -> tuple[Size, Size]:  # type: ignore[override]
         """Return the width that is attended to and its offset."""
         del query_length
         return self.get_max_length(), 0
 
-    def get_seq_length(self) -> int:
+    def get_seq_length(self) -> Size:  # type: ignore[override]
         """Return what makes the view end where the buffers end."""
         return self.get_max_length() - self.positions.shape[1]
 
-    def get_max_length(self) -> int:
+    def get_max_length(self) -> Size:  # type: ignore[override]
         """Return the number of positions allocated."""
         assert self.keys is not None
         return self.keys.shape[2]
