@@ -1,14 +1,16 @@
 """The few tokens that processors leave, against the same processors over the whole vocabulary."""
 
 import math
+from collections.abc import Sequence
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from descant import BadWords, MinP, Temperature, TopK, TopP, choice
-from descant.distribution import logprobs, process, shortlist
+from descant.distribution import Few, logprobs, process, process_few
 from descant.processors.base import History, Processor
 
 INF = math.inf
@@ -20,6 +22,15 @@ def make_scores(seed: int, vocab: int, dtype: torch.dtype, spread: float, rows: 
     scores = (torch.randn(rows, vocab, generator=generator) * spread).bfloat16().to(dtype)
     scores[0, torch.randperm(vocab, generator=generator)[3:]] = -INF
     return scores
+
+
+def shortlist(processors: Sequence[Processor], history: History, scores: Tensor) -> Few | None:
+    """Return the few tokens that are listed; where none are, all scores are those of `process`."""
+    found = process_few(processors, history, scores, scores)
+    if isinstance(found, Few):
+        return found
+    assert torch.equal(found, process(processors, history, scores, scores))
+    return None
 
 
 def make_history(rows: int) -> History:
@@ -76,3 +87,14 @@ def test_no_list_where_it_is_not_known_or_empty() -> None:
     assert shortlist((TopK(20),), history, scores[:, :4000]) is None
     everything = BadWords([[token] for token in range(50_000)])
     assert shortlist((everything, TopK(20)), history, scores) is None
+
+
+def test_rows_that_take_a_sort_are_sorted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flat rows keep too many tokens to list, which is only known when they have been sorted."""
+    sorts: list[Tensor] = []
+    removed = TopP._removed
+    monkeypatch.setattr(TopP, "_removed", lambda self, x: (sorts.append(x), removed(self, x))[1])
+    scores = make_scores(3, 50_000, torch.float32, 0.1)[1:]
+    found = process_few((Temperature(0.7), TopP(0.9)), make_history(3), scores, scores)
+    assert isinstance(found, Tensor)
+    assert sum(map(len, sorts)) == 3

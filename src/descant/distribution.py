@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from descant.blocks import Blocks, divided, is_wide, pick, total_of_few
+from descant.blocks import Blocks, divided, is_wide, keep, pick, total_of_few
 from descant.processors.base import History, Processor
 from descant.processors.temperature import Temperature
 from descant.types import Chosen
@@ -23,25 +23,6 @@ class Few(NamedTuple):
     def logprobs(self, places: Chosen) -> Float[Tensor, " n"]:
         """Return the log-probability of one token a position, given by its place; NaN where there is none."""
         return self.scores.gather(-1, places[:, None])[:, 0] - total_of_few(self.scores)
-
-
-def shortlist(processors: Sequence[Processor], history: History | None, scores: Float[Tensor, "n vocab"]) -> Few | None:
-    """Apply processors in order and return the few tokens that they leave, the same that `process` leaves.
-
-    None where the last of them does not tell which (see `Processor.kept_places`), or a position has none.
-    """
-    if not processors or history is None or not is_wide(scores):
-        return None
-    *first, last = processors
-    if type(last).kept_places is Processor.kept_places:
-        return None
-    temperature, before = 1.0, first[-1] if first else None
-    if isinstance(before, Temperature):  # dividing what is looked at takes less than dividing all
-        temperature, first = before.temperature, first[:-1]
-    scores = _apply(first, history, scores)
-    places = last.kept_places(scores, temperature)
-    found = None if places is None else pick(scores, places)
-    return None if found is None else Few(divided(found[0], temperature), found[1])
 
 
 def process(
@@ -69,12 +50,35 @@ def process(
     """
     if not processors or history is None:
         return scores
-    processed = _apply(processors, history, scores)
-    best = Blocks(processed).best() if is_wide(processed) else processed.amax(-1, keepdim=True)
-    empty = best == -math.inf
-    if bool(empty.any()):
-        processed = torch.where(empty, _apply(processors, history, expert), processed)
-    return processed
+    return _or_expert(_apply(processors, history, scores), processors, history, expert)
+
+
+def process_few(
+    processors: Sequence[Processor],
+    history: History | None,
+    scores: Float[Tensor, "n vocab"],
+    expert: Float[Tensor, "n vocab"],
+) -> Few | Float[Tensor, "n vocab"]:
+    """Do what `process` does, and return only the tokens that are left where they are found to be few.
+
+    That is where the last processor tells which it keeps (see `Processor.kept_places`) and leaves every position some.
+    """
+    if not processors or history is None or not is_wide(scores):
+        return process(processors, history, scores, expert)
+    *first, last = processors
+    if type(last).kept_places is Processor.kept_places:
+        return process(processors, history, scores, expert)
+    temperature, before = 1.0, first[-1] if first else None
+    if isinstance(before, Temperature):  # dividing what is looked at takes less than dividing all
+        temperature, first = before.temperature, first[:-1]
+    scores = _apply(first, history, scores)
+    places = last.kept_places(scores, temperature)
+    found = None if places is None else pick(scores, places)
+    if found is not None:
+        return Few(divided(found[0], temperature), found[1])
+    scores = divided(scores, temperature)
+    processed = last(history, scores) if places is None else keep(scores, places)
+    return _or_expert(processed, processors, history, expert)
 
 
 def logprobs(scores: Float[Tensor, "n vocab"], ids: Chosen) -> Float[Tensor, " n"]:
@@ -82,6 +86,20 @@ def logprobs(scores: Float[Tensor, "n vocab"], ids: Chosen) -> Float[Tensor, " n
     if is_wide(scores):
         return scores.gather(-1, ids[:, None])[:, 0] - Blocks(scores).log_total()
     return scores.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+
+
+def _or_expert(
+    processed: Float[Tensor, "n vocab"],
+    processors: Sequence[Processor],
+    history: History,
+    expert: Float[Tensor, "n vocab"],
+) -> Float[Tensor, "n vocab"]:
+    """Return processed scores, and the expert's in place of those that allow nothing."""
+    best = Blocks(processed).best() if is_wide(processed) else processed.amax(-1, keepdim=True)
+    empty = best == -math.inf
+    if bool(empty.any()):
+        processed = torch.where(empty, _apply(processors, history, expert), processed)
+    return processed
 
 
 def _apply(

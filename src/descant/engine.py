@@ -22,7 +22,7 @@ from torch import Tensor
 
 from descant import choice
 from descant.blocks import log_total
-from descant.distribution import Few, logprobs, process, shortlist
+from descant.distribution import Few, logprobs, process, process_few
 from descant.draft_length import DraftLength, Round
 from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
 from descant.errors import DecodingError
@@ -308,10 +308,10 @@ class Engine:
             fallback = fallback.log_softmax(-1) if self.method.processors else fallback
             raw = raw if self.method.scoring.additive else raw.log_softmax(-1)
         history = self._history.before(rows, ahead) if self._history is not None else None
-        listed = shortlist(self.method.processors, history, raw) if few else None
-        if listed is not None:
-            return _Judged(rows, logits, raw, listed.scores, listed)
-        return _Judged(rows, logits, raw, process(self.method.processors, history, raw, fallback))
+        processed = (process_few if few else process)(self.method.processors, history, raw, fallback)
+        if isinstance(processed, Few):
+            return _Judged(rows, logits, raw, processed.scores, processed)
+        return _Judged(rows, logits, raw, processed)
 
     def _score(
         self, read: Callable[[str], Logits], at_hand: str | None

@@ -13,6 +13,7 @@ Both schemes round weights to the nearest level and need no data; activations ke
 Input embeddings are never quantised: a lookup reads one row.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,7 +56,7 @@ class Quantization:
     left_alone: dict[str, str]
 
 
-class QuantizedLinear(ReplacedLinear):
+class QuantizedLinear(ReplacedLinear, ABC):
     """A linear layer of levels and of scales for them."""
 
     _levels: Tensor
@@ -68,9 +69,9 @@ class QuantizedLinear(ReplacedLinear):
             product += self.bias
         return product.view(*states.shape[:-1], self.out_features)
 
+    @abstractmethod
     def _multiply(self, states: Float[Tensor, "n in"]) -> Float[Tensor, "n out"]:
         """Multiply by the weight."""
-        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:

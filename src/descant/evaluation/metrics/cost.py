@@ -4,6 +4,7 @@ A study's methods meet different states of a machine; `descant bench` interleave
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,9 +39,9 @@ class PerToken(CorpusMetric):
         """Less of it."""
         return "lower"
 
+    @abstractmethod
     def cost(self, generation: Generation) -> float:
         """Return what one text cost."""
-        raise NotImplementedError
 
     def statistic(self, generations: Sequence[Generation]) -> Callable[[Sequence[int]], float]:
         """Return the ratio as a function of the texts."""
