@@ -11,10 +11,11 @@ import pytest
 
 from descant import Contrastive, Decoder, EarlyExit, Likelihood
 from descant.errors import LoadError
-from descant.evaluation.experiments import EXPERIMENTS, Cells, Pair, model_key, report
+from descant.evaluation.experiments import EXPERIMENTS, Cells, Pair, report
 from descant.evaluation.experiments.plotting import heatmap, panels
 from descant.evaluation.experiments.questions import Prompts
 from descant.evaluation.experiments.tables import methods_table, points, share, table, with_interval
+from descant.evaluation.identity import identify
 from descant.evaluation.worlds.rumour import Rumour
 
 
@@ -128,9 +129,9 @@ def test_prompts_are_split_and_judged_by_nothing() -> None:
 
 
 def test_models_are_told_apart_by_their_weights(decoder: Decoder) -> None:
-    assert model_key(decoder.expert) == model_key(Decoder.demo().expert)
-    assert model_key(decoder.expert)["weights"] != model_key(decoder.amateur)["weights"]
-    assert json.dumps(model_key(EarlyExit(2)))
+    assert identify(decoder.expert) == identify(Decoder.demo().expert)
+    assert identify(decoder.expert)["weights"] != identify(decoder.amateur)["weights"]
+    assert json.dumps(identify(EarlyExit(2)))
 
 
 def test_a_record_becomes_a_page_and_figures_and_what_was_written_by_hand_stays(

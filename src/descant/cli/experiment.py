@@ -154,7 +154,8 @@ def _pairs(
 ) -> "Iterator[Pair]":
     """Load the pairs, each when its turn has come."""
     from descant.cli.models import load_models, plan_models
-    from descant.evaluation.experiments import Cells, Pair, model_key
+    from descant.evaluation.experiments import Cells, Pair
+    from descant.evaluation.identity import identify
     from descant.models.artefacts import cache_folder
 
     bundled = models.pair is None and models.expert is None
@@ -176,7 +177,7 @@ def _pairs(
         if not plan.has_amateur:
             raise UsageError("an experiment contrasts, so it needs an amateur; give --amateur NAME")
         decoder = load_models(plan, reads_amateur=True)
-        common = {"versions": _versions(), "expert": model_key(decoder.expert), "amateur": model_key(decoder.amateur)}
+        common = {"versions": _versions(), "expert": identify(decoder.expert), "amateur": identify(decoder.amateur)}
 
         def note(line: str, label: str = label) -> None:
             print(f"{chosen.name}, {label}: {line}", file=sys.stderr, flush=True)

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from descant.amateurs import Window
 from descant.decoder import Decoder
 from descant.evaluation.experiments.base import Data, Pair
+from descant.evaluation.experiments.judged import MAIN
 from descant.evaluation.experiments.plotting import COLOURS, MARKERS, panels
-from descant.evaluation.experiments.scores import CLOSED, correct, judge, main_score, merit, summarise
+from descant.evaluation.experiments.scores import correct, judge, main_score, merit, summarise
 from descant.evaluation.experiments.tables import mean, points, share, table, with_interval
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _OWN = "the pair's amateur"
-_TOLD = {CLOSED: "right"}
+_TOLD = {MAIN: "right"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Amateurs:
     )
 
     def run(self, pair: Pair) -> Data:
-        closed = main_score(judge(pair, pair.tasks("dev", 1), [""])) == CLOSED
+        closed = main_score(judge(pair, pair.tasks("dev", 1), [""])) == MAIN
         dev = pair.tasks("dev", self.dev if closed else self.dev_texts)
         test = pair.tasks("test", self.test if closed else self.test_texts)
         base = self._texts(pair, test, self._base(closed), closed)

@@ -1,20 +1,17 @@
 """What an experiment is, and the pair of models that it is run on."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
 from transformers import PreTrainedModel
 
 from descant.decoder import Decoder
 from descant.describe import describe
 from descant.evaluation.experiments.cells import Cells
+from descant.evaluation.identity import digest
 from descant.evaluation.tasks import Task, TaskSet
 from descant.processors.base import Processor
-from descant.record import describe_model
 from descant.scoring import Scoring
 from descant.strategies import Greedy, Strategy
 
@@ -159,25 +156,3 @@ class Experiment(Protocol):
 
     def figures(self, results: Mapping[str, Data]) -> Mapping[str, "Figure"]:
         """Draw what was found; by the name of each figure."""
-
-
-def digest(value: Any) -> str:
-    """Return what tells plain data apart."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@torch.inference_mode()
-def model_key(model: Any) -> Any:
-    """Return what tells a source apart from others, its weights included, as plain data.
-
-    Of every parameter some 64 values are taken: models of other seeds or steps differ in all of them.
-    """
-    if not isinstance(model, PreTrainedModel):
-        return describe_model(model)
-    found = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)].to("cpu", torch.float64)
-        found.update(f"{name} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
-    described: dict[str, Any] = describe_model(model)
-    return {**described, "name": "", "weights": found.hexdigest()[:16]}

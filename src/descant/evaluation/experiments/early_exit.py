@@ -17,7 +17,7 @@ from descant.amateurs import EarlyExit
 from descant.bench.measure import interleaved, ratio
 from descant.bench.weights import weight_bytes
 from descant.decoder import Decoder
-from descant.evaluation.experiments.base import Data, Pair, digest
+from descant.evaluation.experiments.base import Data, Pair
 from descant.evaluation.experiments.early_exit_page import (
     cost_table,
     draw_layers,
@@ -33,6 +33,7 @@ from descant.evaluation.experiments.judged import (
     summarise,
     tune,
 )
+from descant.evaluation.identity import digest
 from descant.evaluation.statistics import holm
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from descant.evaluation.experiments.base import Data, Pair, digest
+from descant.evaluation.experiments.base import Data, Pair
 from descant.evaluation.experiments.faults_page import bins_table, draw_gains, example_table, open_table, ratio_table
 from descant.evaluation.experiments.judged import (
     Parting,
@@ -22,6 +22,7 @@ from descant.evaluation.experiments.judged import (
     tune,
 )
 from descant.evaluation.experiments.tables import methods_table
+from descant.evaluation.identity import digest
 from descant.evaluation.statistics import difference_interval
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood

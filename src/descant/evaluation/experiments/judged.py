@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from descant.evaluation.experiments.base import Data, Pair, digest
+from descant.evaluation.experiments.base import Data, Pair
+from descant.evaluation.identity import digest
 from descant.evaluation.statistics import difference_interval, mean_interval, paired_test
 from descant.evaluation.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
@@ -52,11 +53,18 @@ def summarise(pair: Pair, tasks: Sequence[Task], texts: Sequence[str], base: Seq
     if scores is not None and others is not None:
         found |= {
             "gain": asdict(difference_interval(scores, others, groups)),
-            "won": sum(a > b for a, b in zip(scores, others, strict=True)),
-            "lost": sum(a < b for a, b in zip(scores, others, strict=True)),
-            "p": paired_test(scores, others, groups),
+            **tally(scores, others, groups),
         }
     return found
+
+
+def tally(scores: Sequence[float], others: Sequence[float], groups: Sequence[str]) -> Data:
+    """Return on how many tasks each of two methods is better, and the p-value of the difference."""
+    return {
+        "won": sum(a > b for a, b in zip(scores, others, strict=True)),
+        "lost": sum(a < b for a, b in zip(scores, others, strict=True)),
+        "p": paired_test(scores, others, groups),
+    }
 
 
 def groups_of(tasks: Sequence[Task]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from descant.evaluation.experiments.base import Data, Pair
+from descant.evaluation.experiments.judged import MAIN
 from descant.evaluation.experiments.methods_page import closed_table, draw_frontier, draw_gains, open_table, verdicts
 from descant.evaluation.experiments.scores import correct, distance, judge, main_score, merit, summarise
 from descant.evaluation.tasks import Task
@@ -109,7 +110,7 @@ class Methods:
         }
 
     def run(self, pair: Pair) -> Data:
-        closed = main_score(judge(pair, pair.tasks("dev", 1), [""])) == "correct"
+        closed = main_score(judge(pair, pair.tasks("dev", 1), [""])) == MAIN
         dev = pair.tasks("dev", self.dev if closed else self.dev_texts)
         test = pair.tasks("test", self.test if closed else self.test_texts)
         grid = {name: [self._try(pair, dev, one) for one in family] for name, family in self.families().items()}

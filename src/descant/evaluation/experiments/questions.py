@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from descant.evaluation.experiments.base import digest
+from descant.evaluation.identity import digest
 from descant.evaluation.tasks import Task
 
 

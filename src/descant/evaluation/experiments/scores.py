@@ -5,27 +5,26 @@ from dataclasses import asdict
 from typing import Any
 
 from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.experiments.judged import groups_of
+from descant.evaluation.experiments.judged import MAIN, groups_of, tally
 from descant.evaluation.metrics.repetition import diversity
-from descant.evaluation.statistics import difference_interval, holm, mean_interval, paired_test
+from descant.evaluation.statistics import difference_interval, holm, mean_interval
 from descant.evaluation.tasks import Task
 from descant.evaluation.worlds import Grammar
 
-CLOSED = "correct"
 OPEN = "valid"
 
 
 def judge(pair: Pair, tasks: Sequence[Task], texts: Sequence[str]) -> dict[str, list[float]]:
     """Return all scores of texts by name; `diversity` is one of them where texts are open-ended."""
     scores = pair.judge(tasks, texts)
-    if CLOSED not in scores:
+    if MAIN not in scores:
         scores["diversity"] = [diversity(text) if len(text.split()) > 1 else 0.0 for text in texts]
     return scores
 
 
 def main_score(scores: dict[str, list[float]]) -> str:
     """Return the name of the score that methods are compared by: right, else valid, else diverse."""
-    return next(name for name in (CLOSED, OPEN, "diversity") if name in scores)
+    return next(name for name in (MAIN, OPEN, "diversity") if name in scores)
 
 
 def distance(pair: Pair, tasks: Sequence[Task], texts: Sequence[str]) -> float | None:
@@ -40,7 +39,7 @@ def merit(pair: Pair, tasks: Sequence[Task], texts: Sequence[str]) -> float | No
     far = distance(pair, tasks, texts)
     if far is not None:
         return -far
-    right = pair.judge(tasks, texts).get(CLOSED)
+    right = pair.judge(tasks, texts).get(MAIN)
     return None if right is None else sum(right) / len(right)
 
 
@@ -57,9 +56,7 @@ def summarise(pair: Pair, tasks: Sequence[Task], texts: Sequence[str], base: Seq
         "differences": {
             name: {
                 **asdict(difference_interval(scores[name], others[name], groups)),
-                "won": sum(a > b for a, b in zip(scores[name], others[name], strict=True)),
-                "lost": sum(a < b for a, b in zip(scores[name], others[name], strict=True)),
-                "p": paired_test(scores[name], others[name], groups),
+                **tally(scores[name], others[name], groups),
             }
             for name in compared
         },
