@@ -7,6 +7,7 @@ from typing import Any
 
 from descant.bench.figures import Figures, Study
 from descant.bench.measure import Spread
+from descant.whole_files import write_whole
 
 HEADER = ("method", "first", "tokens/s", "×", "limit", "draft", "same")
 
@@ -86,9 +87,8 @@ def write(folder: Path, study: Study, record: Mapping[str, Any]) -> None:
     from descant.bench.plot import draw
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.md").write_text(markdown(study, record), encoding="utf-8")
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    (folder / "bench.json").write_text(text + "\n", encoding="utf-8")
+    write_whole(folder / "bench.md", markdown(study, record))
+    write_whole(folder / "bench.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     draw(study, folder / "bench.png", title=_title(record))
 
 

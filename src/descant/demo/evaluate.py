@@ -24,6 +24,7 @@ from descant.demo.card import render
 from descant.evaluation.statistics import mcnemar
 from descant.scoring import Contrastive, Likelihood
 from descant.strategies import Greedy
+from descant.whole_files import write_whole
 
 Judged = list[str | None]  # the answer that each question got, if the text gives one
 ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -306,9 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("results.json", json.dumps(results, indent=1) + "\n"),
         ("MODEL_CARD.md", render(results)),
     ):
-        temporary = options.out / f".{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(options.out / name)
+        write_whole(options.out / name, text)
         print(options.out / name)
 
 

@@ -17,6 +17,7 @@ from descant.errors import LoadError
 from descant.evaluation.experiments.base import Experiment, Pair
 from descant.evaluation.experiments.tables import table
 from descant.record import describe_model
+from descant.whole_files import write_whole
 
 Record = dict[str, Any]
 """All that a page tells, as JSON holds it."""
@@ -102,7 +103,7 @@ def write(folder: Path, experiment: Experiment, record: Record) -> list[Path]:
         texts[folder / f"{experiment.name}-{name}.svg"] = to_svg(figure)
     texts[page] = markdown(experiment, record) + END + kept
     for path, text in texts.items():
-        _replace(path, text)
+        write_whole(path, text)
     return list(texts)
 
 
@@ -186,10 +187,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_rounded(entry) for entry in value]
     return value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file, all of it or nothing."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

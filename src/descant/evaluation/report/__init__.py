@@ -11,6 +11,7 @@ from descant.errors import UsageError
 from descant.evaluation.report.html import html
 from descant.evaluation.report.markdown import markdown
 from descant.evaluation.report.record import Report, make_report
+from descant.whole_files import write_whole
 
 __all__ = ["Report", "check_folder", "make_report", "write"]
 
@@ -33,10 +34,8 @@ def write(report: Report, folder: Path) -> list[Path]:
     check_folder(folder)
     for name, form in forms.items():
         text = form()
-        temporary = folder / f".{name}.tmp"
         try:
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-            temporary.replace(folder / name)
+            write_whole(folder / name, text, errors="backslashreplace")
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error.strerror}; give another folder") from error
     return [folder / name for name in forms]
