@@ -63,6 +63,7 @@ from descant import (
 )
 from descant.amateurs import Amateur
 from descant.choice import row_generator
+from descant.models import RunnerName
 from descant.processors import Processor
 from descant.strategies import Strategy
 
@@ -368,12 +369,13 @@ COVER = cover()
 
 
 @functools.cache
-def decoder_of(scoring: str, source: str) -> Decoder:
+def decoder_of(scoring: str, source: str, runner: RunnerName = "auto") -> Decoder:
     seen = SOURCES[source]
     if seen is None:
-        return Decoder(EXPERT)
+        return Decoder(EXPERT, runner=runner)
     steering = {"tuned": TUNED, "untuned": seen.amateur, "positive": TUNED, "negative": seen.amateur}
-    return Decoder(EXPERT, amateur=seen.amateur, sources=steering if scoring in WITH_SOURCES else None)
+    sources = steering if scoring in WITH_SOURCES else None
+    return Decoder(EXPERT, amateur=seen.amateur, sources=sources, runner=runner)
 
 
 @functools.cache
@@ -414,9 +416,9 @@ def drawn(generator: torch.Generator, totals: list[float], count: int) -> list[i
     return torch.multinomial(weights, min(count, len(weights)), generator=generator).tolist()
 
 
-def check_cell(cell: Cell) -> None:
+def check_cell(cell: Cell, runner: RunnerName = "auto") -> None:
     scoring, source, processors, strategy = cell
-    outs = decoder_of(scoring, source).generate(
+    outs = decoder_of(scoring, source, runner).generate(
         PROMPTS, SCORINGS[scoring].scoring, PROCESSORS[processors].processors, STRATEGIES[strategy], NEW, seed=SEED
     )
     scores = [score_of(cell, prompt) for prompt in PROMPTS]

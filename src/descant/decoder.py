@@ -58,7 +58,9 @@ class Decoder:
     runner
         How forward passes run. `"eager"`: as transformers runs them. `"compiled"`: decode passes of models on a CPU
         are compiled when their shape is first met, which takes from half a minute, and kept on disk for later
-        processes. `"auto"`: compiled where that has been done before, else eager.
+        processes. `"graph"`: on a GPU, decode passes are captured as CUDA graphs, and plain decoding as whole steps
+        of which the next are launched before one is read. `"auto"`: compiled where that has been done before, else
+        eager.
     confident_exit
         When tokens skip the rest of the expert's layers, which is faster and gives other text: `ConfidentExit(…)`. The
         expert's passes are eager then. None: never.

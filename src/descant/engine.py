@@ -33,6 +33,7 @@ from descant.models.sources import Sources
 from descant.processors.base import Processor
 from descant.reading import Reading
 from descant.rows import Row
+from descant.run_ahead import RunAhead
 from descant.scoring.base import Scoring
 from descant.strategies import Beam, ContrastiveSearch, Draws, PromptLookup, Speculative, Strategy, TokenStrategy
 from descant.trace import TraceText, trace_tokens
@@ -138,6 +139,9 @@ class Engine:
             self._drafter = self._make_drafter(strategy)
             self._length = DraftLength.of(strategy.tokens)
         self._beams = Hypotheses(strategy, batch_rows) if isinstance(strategy, Beam) else None
+        self._run_ahead: RunAhead | None = None
+        if trace is None and observe is None and not top_logprobs:
+            self._run_ahead = RunAhead.of(sources, method.scoring, method.processors, strategy)
         self._lookahead = Lookahead(strategy, sources) if isinstance(strategy, ContrastiveSearch) else None
 
     def _make_drafter(self, strategy: Speculative) -> Drafter:
@@ -185,6 +189,14 @@ class Engine:
         """
         self._admit()
         rows = self.rows
+        if self._run_ahead is not None:
+            chosen = self._run_ahead.step(rows)
+            if chosen is not None:
+                for row, (token_id, logprob) in zip(rows, chosen, strict=True):
+                    row.append(token_id, logprob)
+                self._retire()
+                return rows
+            self._follow()
         lengths = [len(row.tokens) for row in rows]
         steady = all(row.logprobs for row in rows)
         drafts = self._draft()
@@ -196,14 +208,18 @@ class Engine:
             self._look_ahead(self._lookahead)
         else:
             self._choose(reading, drafts, unfinished)
-        if self._history is not None:
-            self._history.follow([row.tokens for row in self.rows])
+        self._follow()
         if self._drafter is not None:
             if drafts.longest:
                 self.sources.rewind([len(row.tokens) - 1 for row in rows])
             self._end_round(drafts, lengths, steady=steady)
         self._retire()
         return rows
+
+    def _follow(self) -> None:
+        """Bring the history up to the rows' texts."""
+        if self._history is not None:
+            self._history.follow([row.tokens for row in self.rows])
 
     def _draft(self) -> Drafts:
         """Have tokens drafted, for all rows but those that have no token of their own yet: the first one is urgent."""
@@ -344,7 +360,12 @@ class Engine:
         others = [name for name in scoring.sources[1:] if name != at_hand]
         if self._beams is not None and scoring.additive:
             return False  # what a settled token scores is a part of its beam's total
-        if self.trace is not None or not others or not all(map(self.sources.costs_a_pass, others)):
+        if (
+            self.trace is not None
+            or self._run_ahead is not None
+            or not others
+            or not all(map(self.sources.costs_a_pass, others))
+        ):
             return False
         if scoring.skips_settled is not None:
             return scoring.skips_settled
@@ -417,6 +438,8 @@ class Engine:
             joining.append(self.waiting.popleft())
         if not joining:
             return
+        if self._run_ahead is not None:
+            self._run_ahead.forget()
         self.rows = [*self.rows, *joining]
         if self._beams is not None:
             self._beams.add(joining)
@@ -438,6 +461,8 @@ class Engine:
 
     def _keep_rows(self, rows: Sequence[int]) -> None:
         """Make old row `rows[i]` the new row i, in the models and what is kept beside them."""
+        if self._run_ahead is not None:
+            self._run_ahead.forget()
         (self._lookahead or self.sources).keep_rows(rows)
         if self._history is not None:
             self._history.keep_rows(rows)

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,11 +16,37 @@ from descant.errors import OutOfMemoryError
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 from descant.models.cache import Placement, RaggedCache
+from descant.models.graph import Capture
 from descant.models.hidden_states import HiddenStates
 from descant.models.runner import Runner
+from descant.models.step import Step
 from descant.types import TokenIds
 
 _BLOOM = threading.Lock()
+
+
+@dataclass(frozen=True)
+class StaticPass:
+    """A pass of one token a row, on memory that stays where it is.
+
+    Attributes
+    ----------
+    step
+        Maps a plan (see `Bucket.plan`) and the buffers to logits `[rows, 1, vocab]`.
+    rows
+        How many it takes: at least those of the model. What lies behind those is read, and written, in vain.
+    buffers
+        Keys and values.
+    """
+
+    step: Step
+    rows: int
+    buffers: Sequence[Tensor]
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens a row may hold."""
+        return self.buffers[0].shape[2]
 
 
 class RaggedModel(LanguageModel):
@@ -55,6 +82,34 @@ class RaggedModel(LanguageModel):
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         self.cache.keep_rows(rows)
+
+    @property
+    def capture(self) -> Capture | None:
+        """How to capture passes, if they are to be."""
+        return self.runner.capture
+
+    def static_pass(self, length: int) -> StaticPass | None:
+        """Return a pass of one token for every row as a function that can be captured; None if there is none.
+
+        Parameters
+        ----------
+        length
+            How many tokens the rows may reach before the function is of no use any more: buffers that hold so many are
+            allocated.
+        """
+        found = self.runner.static_pass(len(self.lengths))
+        if found is None or not self.cache.layer_bytes:
+            return None
+        rows, step = found
+        try:
+            buffers = self.cache.buffers(0, rows, length)
+        except OutOfMemoryError:  # the padding does not fit; a pass alone may
+            return None
+        return StaticPass(step, rows, buffers)
+
+    def advance(self) -> None:
+        """Count one token more for each row, which a captured pass has read. Mutates."""
+        self.cache.advance(0, [1] * len(self.lengths))
 
     def copy_last(self, rows: Sequence[int]) -> None:
         """Let each row i end with the last token of row `rows[i]`, where the two are the same before it. Mutates."""

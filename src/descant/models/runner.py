@@ -1,4 +1,4 @@
-"""How a forward pass runs: eagerly, or through code compiled for its shape.
+"""How a forward pass runs: eagerly, through code compiled for its shape, or as a captured graph.
 
 A decode pass (few tokens a row) of a small model is mostly dispatch: compiled it takes a third of the time or less.
 One `Runner` belongs to one model and outlives its caches, so what is compiled or loaded once serves every call.
@@ -16,11 +16,13 @@ from descant.errors import SettingsError
 from descant.models import artefacts
 from descant.models.architecture import Architecture
 from descant.models.artefacts import CompiledStep
-from descant.models.step import Bucket
+from descant.models.graph import CapturedStep, capture_on
+from descant.models.step import Bucket, Step
 
-RunnerName = Literal["auto", "eager", "compiled"]
-"""`"compiled"` compiles a shape when it first meets it. `"auto"` takes what is on disk, and compiles nothing unasked:
-a compilation takes longer than most texts, and on the cores that decode. See `Runner.warm_up`."""
+RunnerName = Literal["auto", "eager", "compiled", "graph"]
+"""`"graph"` captures decode passes as CUDA graphs, and whole steps of plain decoding (see `RunAhead`). `"compiled"`
+compiles a shape when it first meets it. `"auto"` takes what is on disk, and compiles nothing unasked: a compilation
+takes longer than most texts, and on the cores that decode. See `Runner.warm_up`."""
 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 TOKEN_BUCKETS = (1, 2, 3, 5, 9)
@@ -47,14 +49,19 @@ class Runner:
     architecture
         The model.
     mode
-        `"auto"`, `"eager"` or `"compiled"`.
+        `"auto"`, `"eager"`, `"compiled"` or `"graph"`.
     folder
         Where artefacts are kept; default: see `artefacts.cache_folder`.
 
     Raises
     ------
     SettingsError
-        If there is no such mode.
+        If there is no such mode, or none on the model's device.
+
+    Attributes
+    ----------
+    capture
+        How to capture passes, if they are to be.
     """
 
     def __init__(self, architecture: Architecture, mode: RunnerName = "auto", folder: Path | None = None) -> None:
@@ -63,16 +70,20 @@ class Runner:
         self.architecture = architecture
         self.mode = mode
         self._folder = folder
-        self._steps: dict[Bucket, CompiledStep | None] = {}  # None: stays eager
+        self._steps: dict[Bucket, CompiledStep | CapturedStep | None] = {}  # None: stays eager
+        self._static: dict[int, Step] = {}
         self._passes: dict[Bucket, int] = {}
         self._buckets: dict[tuple[int, int, int, int], Bucket | None] = {}  # looked up in every pass
         self._key = ""
         self._broken = False
-        self._able = mode != "eager" and _compilable(architecture)
+        self._able = mode != "eager" and _compilable(architecture, on_cpu=mode != "graph")
+        self.capture = capture_on(architecture.model.device) if mode == "graph" else None
         self._lock = threading.Lock()
 
-    def find(self, rows: int, tokens: int, keep: int, drafts: int = 0) -> tuple[Bucket, CompiledStep] | None:
-        """Return the compiled pass for a shape and what to pad to, or None if the pass is to run eagerly.
+    def find(
+        self, rows: int, tokens: int, keep: int, drafts: int = 0
+    ) -> tuple[Bucket, CompiledStep | CapturedStep] | None:
+        """Return the compiled or captured pass for a shape and what to pad to, or None if the pass is to run eagerly.
 
         Parameters
         ----------
@@ -124,8 +135,17 @@ class Runner:
                 ready = ready and self._steps[bucket] is not None
         return ready
 
+    def static_pass(self, rows: int) -> tuple[int, Step] | None:
+        """Return a pass of one token a row, as a function that can be captured, and how many rows it takes at least."""
+        bucket = bucket_of(rows, 1, 1) if self.capture is not None and self._able else None
+        if bucket is None:
+            return None
+        if bucket.rows not in self._static:
+            self._static[bucket.rows] = Step(self.architecture, bucket).eval()
+        return bucket.rows, self._static[bucket.rows]
+
     def _bucket(self, rows: int, tokens: int, keep: int, drafts: int) -> Bucket | None:
-        if drafts and self.architecture.layers > _DRAFT_LAYERS:
+        if drafts and self.architecture.layers > _DRAFT_LAYERS and self.capture is None:
             return None
         return bucket_of(rows, tokens, keep, drafts)
 
@@ -133,6 +153,9 @@ class Runner:
         """Load the artefact of a bucket, or compile it if allowed. After a failure it stays eager, with one warning."""
         with self._lock:
             if self._steps.get(bucket) is not None:
+                return
+            if self.capture is not None:
+                self._steps[bucket] = CapturedStep(self.architecture, bucket, self.capture)
                 return
             step = None
             try:
@@ -195,11 +218,13 @@ def bucket_of(rows: int, tokens: int, keep: int, drafts: int = 0) -> Bucket | No
     return Bucket(wide, long, every=keep > 1, drafts=ahead)
 
 
-def _compilable(architecture: Architecture) -> bool:
-    """Tell whether the passes of a model can be compiled at all."""
+def _compilable(architecture: Architecture, *, on_cpu: bool) -> bool:
+    """Tell whether the passes of a model are functions of tensors that can be compiled (for a CPU) or captured."""
     model = architecture.model
+    if on_cpu and model.device.type != "cpu":
+        return False
     # BLOOM's bias is patched into its module for each pass.
-    return architecture.cache == "ragged" and model.device.type == "cpu" and model.config.model_type != "bloom"
+    return architecture.cache == "ragged" and model.config.model_type != "bloom"
 
 
 def _line(error: Exception) -> str:

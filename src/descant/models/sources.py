@@ -154,7 +154,7 @@ class Sources:
         Logits `[rows, keep, vocab]` by name, at least float32, brought to the common vocabulary; of the rows that had
         something left to read, which must be some.
         """
-        return {name: self._prepare(self._read(name, texts, keep, hidden)) for name in names}
+        return {name: self.prepare(self._read(name, texts, keep, hidden)) for name in names}
 
     def byte_totals(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what the sources with another tokenizer add for a scoring (see `Scoring.__call__`): totals of 0."""
@@ -171,7 +171,7 @@ class Sources:
         if found is None:
             return None
         logits, ids = found
-        return self._prepare(logits), ids
+        return self.prepare(logits), ids
 
     def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int, hidden: HiddenStates | None) -> Tensor:
         if name == "expert" and isinstance(self.expert, ConfidentModel):
@@ -197,7 +197,8 @@ class Sources:
         self._exit_logits = dict(zip(self._exits, exited, strict=True))
         return final
 
-    def _prepare(self, logits: Tensor) -> Tensor:
+    def prepare(self, logits: Tensor) -> Logits:
+        """Bring logits `[..., vocab]` to the common vocabulary, and to float32 at least."""
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
         missing = self.width - logits.shape[-1]

@@ -36,6 +36,10 @@ class TransformersProcessor(Processor):
                 f"TransformersProcessor.processor is {self.processor!r}; give a transformers LogitsProcessor"
             )
 
+    @property
+    def capturable(self) -> bool:
+        return False
+
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         if len(scores) == 0:
             return scores

@@ -72,6 +72,10 @@ class BadWords(Processor):
             )
         object.__setattr__(self, "sequences", sequences)
 
+    @property
+    def capturable(self) -> bool:
+        return False  # token ids come from the host
+
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         for group in self._by_length:
             _check_width("BadWords", int(group.max()), scores)
@@ -118,6 +122,10 @@ class LogitBias(Processor):
             raise SettingsError(f"LogitBias.biases is {self.biases!r}; give each token id once")
         object.__setattr__(self, "biases", tuple(sorted(biases.items())))
 
+    @property
+    def capturable(self) -> bool:
+        return False  # token ids come from the host
+
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         del history
         ids, amounts = self._tensors
@@ -159,6 +167,10 @@ class MinNewTokens(Processor):
         if self.eos_token_ids is not None:
             ids = tuple(_token_id("MinNewTokens.eos_token_ids", token) for token in self.eos_token_ids)
             object.__setattr__(self, "eos_token_ids", ids)
+
+    @property
+    def capturable(self) -> bool:
+        return False  # token ids come from the host
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         if self.eos_token_ids is None:

@@ -44,6 +44,11 @@ class Processor(ABC):
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         """Return new scores `[n, vocab]`; −inf forbids a token. The arguments are not mutated."""
 
+    @property
+    def capturable(self) -> bool:
+        """Whether a call is the same operations on the scores' device whatever their values, as a graph needs it."""
+        return True
+
     def kept_places(
         self, scores: Float[Tensor, "n vocab"], temperature: float = 1.0
     ) -> Int64[Tensor, " places"] | None:

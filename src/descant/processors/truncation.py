@@ -144,7 +144,7 @@ class Eta(Processor):
         del history
         # transformers holds ε in float32 whatever the scores are, and takes the entropy of twice normalised
         # scores.
-        epsilon = torch.tensor(self.epsilon, dtype=torch.float32, device=scores.device)
+        epsilon = torch.full((), self.epsilon, dtype=torch.float32, device=scores.device)
         log_probs = scores - scores.logsumexp(-1, keepdim=True)
         entropy = -(log_probs.clamp(min=torch.finfo(scores.dtype).min) * log_probs.softmax(-1)).sum(-1, keepdim=True)
         eta = torch.minimum(epsilon.to(scores.dtype), epsilon.sqrt() * (-entropy).exp())

@@ -66,6 +66,11 @@ class Scoring(ABC):
         """
 
     @property
+    def capturable(self) -> bool:
+        """Whether a call is the same operations on the logits' device whatever their values, as a graph needs it."""
+        return True
+
+    @property
     def additive(self) -> bool:
         """Whether the scores of different positions may be added up as they are, which beam search does.
 
