@@ -28,6 +28,8 @@ class NoRepeatNGram(Processor):
         Length of the n-grams, at least 1; 1 forbids every token that was used.
     """
 
+    shift_invariant = True
+
     n: int
 
     def __post_init__(self) -> None:
@@ -61,6 +63,8 @@ class BadWords(Processor):
         Token ids of each sequence. A word has several spellings in tokens (with and without a leading space,
         say); give each.
     """
+
+    shift_invariant = True
 
     sequences: Sequence[Sequence[int]]
 
@@ -100,6 +104,8 @@ class LogitBias(Processor):
     biases
         Token id → bias, as a mapping or as pairs; −inf forbids the token. Kept as pairs in order of ids.
     """
+
+    shift_invariant = True
 
     biases: Mapping[int, float] | Sequence[tuple[int, float]]
 
@@ -150,6 +156,8 @@ class MinNewTokens(Processor):
     eos_token_ids
         The ids that end a sequence; None: those of the model.
     """
+
+    shift_invariant = True
 
     n: int
     eos_token_ids: Sequence[int] | None = None

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -38,7 +39,14 @@ class Processor(ABC):
 
     Implementations are frozen dataclasses. Entry i of the result depends on entry i of the arguments alone, so
     rows never influence each other.
+
+    Attributes
+    ----------
+    shift_invariant
+        Whether a constant more on all scores of a position changes the result by a constant at most.
     """
+
+    shift_invariant: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
