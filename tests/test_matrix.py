@@ -63,7 +63,7 @@ from descant import (
 )
 from descant.amateurs import Amateur
 from descant.choice import row_generator
-from descant.models import RunnerName
+from descant.models import RunnerName, narrow_head
 from descant.processors import Processor
 from descant.strategies import Strategy
 
@@ -463,6 +463,23 @@ def test_pairs_of_parts_give_what_the_oracle_gives(cell: Cell) -> None:
 def test_every_combination_gives_what_the_oracle_gives(scoring: str, source: str) -> None:
     for cell in WORKING:
         if cell[:2] == (scoring, source):
+            check_cell(cell)
+
+
+NARROW = [name for name, scored in SCORINGS.items() if scored.scoring.head_suffices]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("scoring", NARROW)
+def test_narrowed_heads_give_what_the_oracle_gives(
+    scoring: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(narrow_head, "_LARGE", 0)
+    monkeypatch.setattr(narrow_head, "_FEW", 1)
+    every = list(PROCESSORS)
+    place = NARROW.index(scoring) + list(STRATEGIES).index(strategy)
+    for processors in ("none", every[place % len(every)], every[(7 * place) % len(every)]):
+        if refusal(cell := (scoring, "model", processors, strategy)) is None:
             check_cell(cell)
 
 

@@ -143,6 +143,7 @@ class Engine:
         if trace is None and observe is None and not top_logprobs:
             self._run_ahead = RunAhead.of(sources, method.scoring, method.processors, strategy)
         self._lookahead = Lookahead(strategy, sources) if isinstance(strategy, ContrastiveSearch) else None
+        self._narrow = self._may_narrow
 
     def _make_drafter(self, strategy: Speculative) -> Drafter:
         if isinstance(strategy.draft, PromptLookup):
@@ -200,7 +201,7 @@ class Engine:
         lengths = [len(row.tokens) for row in rows]
         steady = all(row.logprobs for row in rows)
         drafts = self._draft()
-        reading = Reading(self.sources, rows, drafts, self._candidates)
+        reading = Reading(self.sources, rows, drafts, self._candidates, narrow=self._narrow)
         unfinished = self._verify(reading, drafts)
         if self._beams is not None:
             rows = self._branch(reading, self._beams)
@@ -344,13 +345,30 @@ class Engine:
         logits |= self.sources.byte_totals(logits)
         return logits, scoring(logits)
 
+    @property
+    def _may_narrow(self) -> bool:
+        """Whether other sources may be asked about the head's tokens alone, which may shift all scores of a position.
+
+        A shift changes neither the choice nor log-probabilities, but scores that are shown or summed over steps.
+        """
+        method = self.method
+        shown = self.trace is not None or self.observe is not None
+        invariant = all(processor.shift_invariant for processor in method.processors)
+        return method.scoring.head_suffices and invariant and not shown and not self._sums_scores
+
+    @property
+    def _sums_scores(self) -> bool:
+        return self._beams is not None and self.method.scoring.additive
+
     def _candidates(self, expert: Logits) -> Candidates:
-        """Tell which tokens a model with another tokenizer is asked about: none where the expert settles the matter."""
+        """Tell which tokens another source is asked about: none where the expert settles the matter.
+
+        That is a model with another tokenizer, or a narrowed one.
+        """
         scoring = self.method.scoring
         head = scoring.head(expert)
         assert head is not None
-        summed = self._beams is not None and scoring.additive
-        if self.trace is not None or summed or scoring.skips_settled is False:
+        if self.trace is not None or self._sums_scores or scoring.skips_settled is False:
             return head
         return head & ~scoring.settled(expert)[..., None]
 
@@ -358,7 +376,7 @@ class Engine:
         """Whether steps that the expert settles alone leave the amateur out; it catches up later."""
         scoring = self.method.scoring
         others = [name for name in scoring.sources[1:] if name != at_hand]
-        if self._beams is not None and scoring.additive:
+        if self._sums_scores:
             return False  # what a settled token scores is a part of its beam's total
         if (
             self.trace is not None
@@ -402,7 +420,7 @@ class Engine:
                 f"the processors forbid every token {where}; allow more tokens (bad words, logit bias and bans "
                 "exclude the whole vocabulary)"
             )
-        broken = [name for name, values in judged.logits.items() if not values[position].isfinite().all()]
+        broken = [name for name, values in judged.logits.items() if not values[position].amax().isfinite()]
         source = f"logits of the {' and the '.join(broken)}" if broken else "scores after the processors"
         raise DecodingError(
             f"the {source} are not finite numbers {where}; the checkpoint is damaged or overflows its dtype: try "

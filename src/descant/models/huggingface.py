@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from descant.models.base import LanguageModel
 from descant.models.cache import Placement, RaggedCache
 from descant.models.graph import Capture
 from descant.models.hidden_states import HiddenStates
+from descant.models.narrow_head import Among, Narrowed, narrow
 from descant.models.runner import Runner
 from descant.models.step import Step
 from descant.types import TokenIds
@@ -77,6 +78,11 @@ class RaggedModel(LanguageModel):
     def lengths(self) -> Sequence[int]:
         return self.cache.lengths
 
+    @cached_property
+    def narrowed(self) -> Narrowed | None:
+        """The model for passes of which few logits matter; None if nothing would be gained."""
+        return narrow(self.model)
+
     def add_rows(self, count: int) -> None:
         self.cache.lengths.extend([0] * count)
 
@@ -125,9 +131,14 @@ class RaggedModel(LanguageModel):
         self.cache.plan(rows, length, [model.cache for model in beside if isinstance(model, RaggedModel)])
 
     def forward(
-        self, tokens: Sequence[Sequence[int]], *, keep: int = 1, first_row: int = 0
+        self,
+        tokens: Sequence[Sequence[int]],
+        *,
+        keep: int = 1,
+        first_row: int = 0,
+        among: Among | None = None,
     ) -> Float[Tensor, "rows keep vocab"]:
-        return self.run(tokens, keep=keep, first_row=first_row, exits=())[0]
+        return self.run(tokens, keep=keep, first_row=first_row, exits=(), among=among)[0]
 
     def run(
         self,
@@ -137,10 +148,12 @@ class RaggedModel(LanguageModel):
         first_row: int,
         exits: Sequence["Exit"],
         hidden: HiddenStates | None = None,
+        among: Among | None = None,
     ) -> list[Float[Tensor, "rows keep vocab"]]:
         """Do what `forward` does, and return the logits of early exits from the same pass after the model's own.
 
-        Where `hidden` is given, the final hidden states of all new tokens are added to its rows.
+        Where `hidden` is given, the final hidden states of all new tokens are added to its rows. If only the logits
+        `among` some tokens matter, those of others may be −inf; an eager pass asks which they are.
         """
         counts = [len(row) for row in tokens]
         compiled = None if exits or hidden is not None else self._run_compiled(tokens, counts, keep, first_row)
@@ -152,9 +165,11 @@ class RaggedModel(LanguageModel):
         place = self.cache.place(first_row, counts, device)
         ids = padded(tokens, counts, device)
         watch = None if hidden is None else partial(hidden.append, first_row, counts)
+        narrowed = None if among is None or self.narrowed is None else self.narrowed.ask(among)
+        model = self.model if narrowed is None else narrowed.model
         with head_reads(self.architecture, counts, keep, exits, watch), self._own_bias(place):
             try:
-                logits = self.model(
+                logits = model(
                     input_ids=ids,
                     position_ids=self._position_ids(place),
                     attention_mask=self._masks(place),
@@ -169,6 +184,8 @@ class RaggedModel(LanguageModel):
                     "prompts or decode fewer rows at once"
                 ) from error
         self.cache.commit(counts)
+        if narrowed is not None:
+            logits = narrowed.widen(logits)
         return list(logits.split(len(counts))) if exits else [logits]
 
     def draft(

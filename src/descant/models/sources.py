@@ -8,6 +8,7 @@ for some steps and catches up.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from descant.models.base import ByteSource, LanguageModel
 from descant.models.confident_exit import ConfidentModel
 from descant.models.hidden_states import HiddenStates
 from descant.models.huggingface import Exit, RaggedModel
+from descant.models.narrow_head import Among
 from descant.models.other_prompt import OtherPromptModel, Replacement
 from descant.types import Logits
 
@@ -135,6 +137,7 @@ class Sources:
         texts: Sequence[Sequence[int]],
         keep: int = 1,
         hidden: HiddenStates | None = None,
+        among: Among | None = None,
     ) -> Mapping[str, Logits]:
         """Read each named source up to the end of the texts.
 
@@ -148,13 +151,15 @@ class Sources:
             For how many last positions of each row logits are returned.
         hidden
             Takes the expert's final hidden states of all tokens that it reads.
+        among
+            For sources that are `narrow`: finds out the tokens whose logits matter. Those of others may be −inf.
 
         Returns
         -------
         Logits `[rows, keep, vocab]` by name, at least float32, brought to the common vocabulary; of the rows that had
         something left to read, which must be some.
         """
-        return {name: self.prepare(self._read(name, texts, keep, hidden)) for name in names}
+        return {name: self.prepare(self._read(name, texts, keep, hidden, among)) for name in names}
 
     def byte_totals(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what the sources with another tokenizer add for a scoring (see `Scoring.__call__`): totals of 0."""
@@ -173,13 +178,20 @@ class Sources:
         logits, ids = found
         return self.prepare(logits), ids
 
-    def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int, hidden: HiddenStates | None) -> Tensor:
+    def narrow(self, name: str) -> bool:
+        """Whether a source is read in less time if the logits of few tokens matter."""
+        source = self.others.get(name)
+        return isinstance(source, RaggedModel) and source.narrowed is not None and source.width >= self.width
+
+    def _read(
+        self, name: str, texts: Sequence[Sequence[int]], keep: int, hidden: HiddenStates | None, among: Among | None
+    ) -> Tensor:
         if name == "expert" and isinstance(self.expert, ConfidentModel):
             self.expert.start_rows([len(text) for text in texts])
         if name == "expert" and (self._exits or hidden is not None):
             return self._read_inside_expert(texts, keep, hidden)
         if name not in self._exits:
-            return read_model(self.model(name), texts, keep)
+            return read_model(self.model(name), texts, keep, among)
         assert name in self._exit_logits, "the expert is read before its exits"
         return self._exit_logits[name]
 
@@ -212,11 +224,12 @@ def _readers(models: Sequence[LanguageModel]) -> list[LanguageModel]:
     return [model.model if isinstance(model, OtherPromptModel) else model for model in models]
 
 
-def read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
+def read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int, among: Among | None = None) -> Tensor:
     """Bring one model up to the end of the texts; return the logits `[rows, keep, vocab]`."""
+    forward = partial(model.forward, among=among) if isinstance(model, RaggedModel) else model.forward
     parts = []
     for part in _unread(model, texts, keep):
-        logits = model.forward(part.tokens, keep=keep if part.wanted else 1, first_row=part.first_row)
+        logits = forward(part.tokens, keep=keep if part.wanted else 1, first_row=part.first_row)
         if part.wanted:
             parts.append(logits)
     return _join(parts)

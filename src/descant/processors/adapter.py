@@ -28,6 +28,8 @@ class TransformersProcessor(Processor):
         A `LogitsProcessor`, a `LogitsProcessorList`, or any callable of `(input_ids, scores)`.
     """
 
+    capturable = False
+
     processor: LogitsFunction
 
     def __post_init__(self) -> None:
@@ -35,10 +37,6 @@ class TransformersProcessor(Processor):
             raise SettingsError(
                 f"TransformersProcessor.processor is {self.processor!r}; give a transformers LogitsProcessor"
             )
-
-    @property
-    def capturable(self) -> bool:
-        return False
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         if len(scores) == 0:

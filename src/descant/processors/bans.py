@@ -28,6 +28,8 @@ class NoRepeatNGram(Processor):
         Length of the n-grams, at least 1; 1 forbids every token that was used.
     """
 
+    shift_invariant = True
+
     n: int
 
     def __post_init__(self) -> None:
@@ -62,6 +64,9 @@ class BadWords(Processor):
         say); give each.
     """
 
+    shift_invariant = True
+    capturable = False  # token ids come from the host
+
     sequences: Sequence[Sequence[int]]
 
     def __post_init__(self) -> None:
@@ -71,10 +76,6 @@ class BadWords(Processor):
                 f"BadWords.sequences is {self.sequences!r}; give at least one sequence, and no empty one"
             )
         object.__setattr__(self, "sequences", sequences)
-
-    @property
-    def capturable(self) -> bool:
-        return False  # token ids come from the host
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         for group in self._by_length:
@@ -105,6 +106,9 @@ class LogitBias(Processor):
         Token id → bias, as a mapping or as pairs; −inf forbids the token. Kept as pairs in order of ids.
     """
 
+    shift_invariant = True
+    capturable = False  # token ids come from the host
+
     biases: Mapping[int, float] | Sequence[tuple[int, float]]
 
     def __post_init__(self) -> None:
@@ -121,10 +125,6 @@ class LogitBias(Processor):
         if len(biases) < len(self.biases):
             raise SettingsError(f"LogitBias.biases is {self.biases!r}; give each token id once")
         object.__setattr__(self, "biases", tuple(sorted(biases.items())))
-
-    @property
-    def capturable(self) -> bool:
-        return False  # token ids come from the host
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         del history
@@ -159,6 +159,9 @@ class MinNewTokens(Processor):
         The ids that end a sequence; None: those of the model.
     """
 
+    shift_invariant = True
+    capturable = False  # token ids come from the host
+
     n: int
     eos_token_ids: Sequence[int] | None = None
 
@@ -167,10 +170,6 @@ class MinNewTokens(Processor):
         if self.eos_token_ids is not None:
             ids = tuple(_token_id("MinNewTokens.eos_token_ids", token) for token in self.eos_token_ids)
             object.__setattr__(self, "eos_token_ids", ids)
-
-    @property
-    def capturable(self) -> bool:
-        return False  # token ids come from the host
 
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:
         if self.eos_token_ids is None:

@@ -46,6 +46,8 @@ class TopP(Processor):
         Keep at least so many.
     """
 
+    shift_invariant = True
+
     p: float
     min_tokens_to_keep: int = 1
 
@@ -122,6 +124,8 @@ class Typical(Processor):
     min_tokens_to_keep
         Keep at least so many.
     """
+
+    shift_invariant = True
 
     mass: float
     min_tokens_to_keep: int = 1

@@ -30,6 +30,8 @@ class TopK(Processor):
         Keep at least so many.
     """
 
+    shift_invariant = True
+
     k: int
     min_tokens_to_keep: int = 1
 
@@ -75,6 +77,8 @@ class MinP(Processor):
         Keep at least so many.
     """
 
+    shift_invariant = True
+
     p: float
     min_tokens_to_keep: int = 1
 
@@ -107,6 +111,8 @@ class Epsilon(Processor):
         Keep at least so many (and what ties with the last of them).
     """
 
+    shift_invariant = True
+
     epsilon: float
     min_tokens_to_keep: int = 1
 
@@ -132,6 +138,8 @@ class Eta(Processor):
     min_tokens_to_keep
         Keep at least so many (and what ties with the last of them).
     """
+
+    shift_invariant = True
 
     epsilon: float
     min_tokens_to_keep: int = 1
@@ -164,6 +172,8 @@ class TopNSigma(Processor):
     n
         Above 0; the paper uses 1.
     """
+
+    shift_invariant = True
 
     n: float
 

@@ -90,6 +90,11 @@ class Scoring(ABC):
         del expert
         return None
 
+    @property
+    def head_suffices(self) -> bool:
+        """Whether other sources may be −inf outside `head`: the scores of a position then change by one constant."""
+        return False
+
     def settled(self, expert: Logits) -> Mask:
         """Tell at which positions the expert's logits alone decide the scores, which are those of `alone`.
 
