@@ -53,7 +53,7 @@ class Models(Section):
     revision: str | None = None
     quantization: Literal["int8", "int4"] | None = None
     amateur_quantization: Literal["int8", "int4"] | None = None
-    runner: Literal["auto", "eager", "compiled"] = "auto"
+    runner: Literal["auto", "cached", "eager", "compiled"] = "auto"
     trust_remote_code: bool = False
 
 
