@@ -130,7 +130,6 @@ def _environment() -> dict[str, str]:
 
 
 def _lower_priority(pid: int) -> None:
+    """Let decoding go first; Linux's SCHED_IDLE would starve it beside threads that wait spinning, as torch's do."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, 19)
-        if sys.platform == "linux":
-            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
