@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from descant.errors import SettingsError, UsageError
+from descant.models import RunnerName
 
 Part = str | dict[str, Any]
 """A class by name, or by name with its arguments."""
@@ -56,7 +57,7 @@ class Models(Section):
     revision: str | None = None
     quantization: Literal["int8", "int4"] | None = None
     amateur_quantization: Literal["int8", "int4"] | None = None
-    runner: Literal["auto", "eager", "compiled", "graph"] = "auto"
+    runner: RunnerName = "auto"
     trust_remote_code: bool = False
 
 

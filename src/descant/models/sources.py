@@ -82,6 +82,11 @@ class Sources:
         assert isinstance(source, LanguageModel), f"the {name} is an early exit of the expert"
         return source
 
+    @property
+    def has_exits(self) -> bool:
+        """Whether some source is an early exit of the expert."""
+        return bool(self._exits)
+
     def costs_a_pass(self, name: str) -> bool:
         """Whether reading a source takes a forward pass of its own."""
         return name not in self._exits
