@@ -11,8 +11,9 @@ from descant.amateurs import Amateur, EarlyExit, OtherTokenizer, Window
 from descant.calls import prepare_pairs, prepare_rows
 from descant.checks import shown, whole
 from descant.describe import describe
-from descant.engine import Engine, Method
+from descant.engine import Engine
 from descant.errors import DescantError, SettingsError
+from descant.judging import Method
 from descant.models import RunnerName
 from descant.models.confident_exit import ConfidentExit
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer

@@ -12,83 +12,27 @@ iterates over tokens.
 import math
 import operator
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from descant import choice
 from descant.blocks import log_total
-from descant.distribution import Few, logprobs, process, process_few
 from descant.draft_length import DraftLength, Round
 from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
 from descant.errors import DecodingError
 from descant.history import HistoryBuffer
 from descant.hypotheses import Hypotheses, settle
+from descant.judging import Judge, Judged, Method
 from descant.lookahead import Lookahead
 from descant.models.sources import Sources
-from descant.processors.base import Processor
 from descant.reading import Reading
 from descant.rows import Row
 from descant.run_ahead import RunAhead
-from descant.scoring.base import Scoring
-from descant.strategies import Beam, ContrastiveSearch, Draws, PromptLookup, Speculative, Strategy, TokenStrategy
+from descant.strategies import Beam, ContrastiveSearch, Draws, PromptLookup, Speculative, TokenStrategy
 from descant.trace import TraceText, trace_tokens
-from descant.types import Candidates, Chosen, Logits
-
-_SELECTIVE_ROWS = 4
-"""Rows up to which leaving out the amateur pays: it is run as soon as one row needs it."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A decoding method: the answers to the three questions.
-
-    Attributes
-    ----------
-    scoring
-        What is a good next token?
-    processors
-        Which tokens are allowed? Applied in this order.
-    strategy
-        How does the sequence grow?
-    """
-
-    scoring: Scoring
-    processors: tuple[Processor, ...]
-    strategy: Strategy
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """The verdict on some positions of a step.
-
-    Attributes
-    ----------
-    rows
-        `[n]`: the row of each position.
-    logits
-        Of the sources, `[n, vocab]` each.
-    raw, scores
-        `[n, vocab]`: what the scoring made of them, and the processors of that.
-    few
-        The scores of the tokens that the processors leave, in place of those of all; where that is known and enough.
-    """
-
-    rows: Sequence[int]
-    logits: Mapping[str, Logits]
-    raw: Float[Tensor, "n vocab"]
-    scores: Float[Tensor, "n vocab_or_few"]
-    few: Few | None = None
-
-    def tokens(self, places: Chosen) -> tuple[Sequence[int], Sequence[float]]:
-        """Return the tokens at one place of the scores a position, and their log-probabilities."""
-        if self.few is None:
-            return places.tolist(), logprobs(self.scores, places).tolist()
-        return self.few.tokens.gather(-1, places[:, None])[:, 0].tolist(), self.few.logprobs(places).tolist()
+from descant.types import Chosen
 
 
 class Engine:
@@ -143,7 +87,14 @@ class Engine:
         if trace is None and observe is None and not top_logprobs:
             self._run_ahead = RunAhead.of(sources, method.scoring, method.processors, strategy)
         self._lookahead = Lookahead(strategy, sources) if isinstance(strategy, ContrastiveSearch) else None
-        self._narrow = self._may_narrow
+        self._judge = Judge(
+            sources,
+            method,
+            self._history,
+            traced=trace is not None,
+            observed=observe is not None,
+            ahead=self._run_ahead is not None,
+        )
 
     def _make_drafter(self, strategy: Speculative) -> Drafter:
         if isinstance(strategy.draft, PromptLookup):
@@ -201,7 +152,7 @@ class Engine:
         lengths = [len(row.tokens) for row in rows]
         steady = all(row.logprobs for row in rows)
         drafts = self._draft()
-        reading = Reading(self.sources, rows, drafts, self._candidates, narrow=self._narrow)
+        reading = Reading(self.sources, rows, drafts, self._judge.candidates, narrow=self._judge.narrow)
         unfinished = self._verify(reading, drafts)
         if self._beams is not None:
             rows = self._branch(reading, self._beams)
@@ -248,7 +199,7 @@ class Engine:
         if not rows:
             return list(range(len(self.rows)))
         assert isinstance(self.method.strategy, Speculative)
-        judged = self._judge(reading.at_drafts, rows, places, at_hand=drafts.source)
+        judged = self._judge(reading.at_drafts, rows, places, drafts.source, active=len(self.rows))
         proposal = drafts.proposal(judged.scores.device)
         ids = self.method.strategy.verify(judged.scores, proposal, self._draws(rows))
         departed = self._emit(judged, ids, [token for draft in drafts.tokens for token in draft])
@@ -261,28 +212,28 @@ class Engine:
         assert isinstance(self.method.strategy, TokenStrategy)
         ahead = [len(drafts.tokens[number]) for number in rows]
         few = self.method.strategy.of_allowed and not self.top_logprobs and self.observe is None
-        judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead, few=few)
+        judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead, active=len(self.rows), few=few)
         self._emit(judged, self.method.strategy.choose(judged.scores, self._draws(rows)), [None] * len(rows))
 
     def _look_ahead(self, ahead: Lookahead) -> None:
         """Emit one token for each row, of several that are read first."""
         every = range(len(self.rows))
-        judged = self._judge(lambda name: ahead.logits(name, self.rows), every, [0] * len(every))
+        judged = self._judge(lambda name: ahead.logits(name, self.rows), every, [0] * len(every), active=len(every))
         for place, total in enumerate(log_total(judged.scores).tolist()):
             if not math.isfinite(total):
-                self._fail(judged, place, self.rows[place])
+                judged.fail(place, self.rows[place])
         self._emit(judged, ahead.choose(self.rows, judged.scores), [None] * len(every))
 
     def _branch(self, reading: Reading, beams: Hypotheses) -> list[Row]:
         """Extend all beams by a token, make those that go on the rows, and return what has ended."""
         every = range(len(self.rows))
-        judged = self._judge(lambda name: reading.at_ends(name, every), every, [0] * len(every))
+        judged = self._judge(lambda name: reading.at_ends(name, every), every, [0] * len(every), active=len(every))
         best = judged.scores.amax(-1)
         normalized = not self.method.processors and not self.method.scoring.additive
         totals = (best - best if normalized else log_total(judged.scores)).tolist()  # 0, but NaN stays visible
         for place, total in enumerate(totals):
             if not math.isfinite(total) and float(judged.scores[place].amax()) != -math.inf:
-                self._fail(judged, place, self.rows[place])
+                judged.fail(place, self.rows[place])
         growth = beams.grow(self.rows, judged.scores, totals, judged.logits["expert"])
         if growth.barren:
             [row, *_] = growth.barren
@@ -306,90 +257,7 @@ class Engine:
         chosen = [self.rows[number] for number in rows]
         return Draws([row.generator for row in chosen], [row.index for row in chosen], self.batch_rows)
 
-    def _judge(
-        self,
-        read: Callable[[str], Logits],
-        rows: Sequence[int],
-        ahead: Sequence[int],
-        at_hand: str | None = None,
-        *,
-        few: bool = False,
-    ) -> _Judged:
-        """Score positions that lie `ahead[i]` drafted tokens beyond the text of row `rows[i]`.
-
-        If the scores of `few` tokens are enough, they are all there is where the processors leave no more.
-        """
-        logits, raw = self._score(read, at_hand)
-        fallback = logits["expert"]
-        if self._beams is not None:
-            fallback = fallback.log_softmax(-1) if self.method.processors else fallback
-            raw = raw if self.method.scoring.additive else raw.log_softmax(-1)
-        history = self._history.before(rows, ahead) if self._history is not None else None
-        processed = (process_few if few else process)(self.method.processors, history, raw, fallback)
-        if isinstance(processed, Few):
-            return _Judged(rows, logits, raw, processed.scores, processed)
-        return _Judged(rows, logits, raw, processed)
-
-    def _score(
-        self, read: Callable[[str], Logits], at_hand: str | None
-    ) -> tuple[Mapping[str, Logits], Float[Tensor, "n vocab"]]:
-        """Return the sources' logits `[n, vocab]` by name, and the scoring's verdict on them.
-
-        One source may be at hand: reading it costs nothing.
-        """
-        scoring = self.method.scoring
-        expert = read("expert")
-        if self._may_skip(at_hand) and bool(scoring.settled(expert).all()):
-            return {"expert": expert}, scoring.alone(expert)
-        logits = {"expert": expert, **{name: read(name) for name in scoring.sources[1:]}}
-        logits |= self.sources.byte_totals(logits)
-        return logits, scoring(logits)
-
-    @property
-    def _may_narrow(self) -> bool:
-        """Whether other sources may be asked about the head's tokens alone, which may shift all scores of a position.
-
-        A shift changes neither the choice nor log-probabilities, but scores that are shown or summed over steps.
-        """
-        method = self.method
-        shown = self.trace is not None or self.observe is not None
-        invariant = all(processor.shift_invariant for processor in method.processors)
-        return method.scoring.head_suffices and invariant and not shown and not self._sums_scores
-
-    @property
-    def _sums_scores(self) -> bool:
-        return self._beams is not None and self.method.scoring.additive
-
-    def _candidates(self, expert: Logits) -> Candidates:
-        """Tell which tokens another source is asked about: none where the expert settles the matter.
-
-        That is a model with another tokenizer, or a narrowed one.
-        """
-        scoring = self.method.scoring
-        head = scoring.head(expert)
-        assert head is not None
-        if self.trace is not None or self._sums_scores or scoring.skips_settled is False:
-            return head
-        return head & ~scoring.settled(expert)[..., None]
-
-    def _may_skip(self, at_hand: str | None) -> bool:
-        """Whether steps that the expert settles alone leave the amateur out; it catches up later."""
-        scoring = self.method.scoring
-        others = [name for name in scoring.sources[1:] if name != at_hand]
-        if self._sums_scores:
-            return False  # what a settled token scores is a part of its beam's total
-        if (
-            self.trace is not None
-            or self._run_ahead is not None
-            or not others
-            or not all(map(self.sources.costs_a_pass, others))
-        ):
-            return False
-        if scoring.skips_settled is not None:
-            return scoring.skips_settled
-        return len(self.rows) <= _SELECTIVE_ROWS
-
-    def _emit(self, judged: _Judged, places: Chosen, drafted: Sequence[int | None]) -> set[int]:
+    def _emit(self, judged: Judged, places: Chosen, drafted: Sequence[int | None]) -> set[int]:
         """Append the tokens at some places of the scores, until a row ends or departs from what was drafted.
 
         Returns
@@ -404,7 +272,7 @@ class Engine:
                 continue
             row = self.rows[number]
             if not math.isfinite(logprob):
-                self._fail(judged, position, row)
+                judged.fail(position, row)
             row.append(token_id, logprob)
             emitted.append((row, position, token_id))
             if token_id != draft or row.finish_reason is not None:
@@ -412,22 +280,7 @@ class Engine:
         self._record(judged, emitted)
         return departed
 
-    def _fail(self, judged: _Judged, position: int, row: Row) -> NoReturn:
-        """Raise, as a position's scores define no distribution: name the source that broke, or the processors."""
-        where = f"at step {len(row.logprobs)} of row {row.index}"
-        if float(judged.scores[position].amax()) == -math.inf:
-            raise DecodingError(
-                f"the processors forbid every token {where}; allow more tokens (bad words, logit bias and bans "
-                "exclude the whole vocabulary)"
-            )
-        broken = [name for name, values in judged.logits.items() if not values[position].amax().isfinite()]
-        source = f"logits of the {' and the '.join(broken)}" if broken else "scores after the processors"
-        raise DecodingError(
-            f"the {source} are not finite numbers {where}; the checkpoint is damaged or overflows its dtype: try "
-            'dtype="float32"'
-        )
-
-    def _record(self, judged: _Judged, emitted: Sequence[tuple[Row, int, int]]) -> None:
+    def _record(self, judged: Judged, emitted: Sequence[tuple[Row, int, int]]) -> None:
         """Keep what was asked for beside tokens: of each its row, the position that gave it, and the token."""
         positions = [position for _, position, _ in emitted]
         if self.observe is not None:
