@@ -76,7 +76,7 @@ def linears() -> list[Row]:
             speeds = {kind: _speed(values, copies * rows * columns * 2) for kind, values in seconds.items()}
             speeds["read"] = _speed(seconds["read"], read.nbytes)
             faster = ratio(seconds["F.linear"], seconds["packed"])
-            absent = dict.fromkeys(kind for kind in ("Inductor",) if kind not in speeds)
+            absent = {} if name == COMPILED else {"Inductor": ""}
             table.append({"layer": name, "tokens": tokens, **speeds, **absent, "packed over F.linear": faster})
     return table
 
