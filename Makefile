@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-heavy check bench demo-pair docs docs-figures notebook format clean
+.PHONY: demo test test-heavy test-gpu check bench demo-pair docs docs-figures notebook format clean
 .DEFAULT_GOAL := demo
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -24,6 +24,9 @@ test: check
 ## What takes longer than the suite may: exhaustive matrices, long texts.
 test-heavy: $(INSTALLED)
 	$(BIN)/python -m pytest -m heavy
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu
 
 ## Style, types, layers, unused code.
 check: $(INSTALLED)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks import beams, bridge, cases, early_exit, linears, memory, runner, speculation, verification
+from benchmarks import beams, bridge, cases, early_exit, linears, memory, narrow_head, runner, speculation, verification
 from descant.bench.measure import Spread, conditions
 
 CASES = {
@@ -28,6 +28,7 @@ CASES = {
     "runner": runner.runner,
     "beams": beams.beams,
     "bridge": bridge.bridge,
+    "narrow-head": narrow_head.narrow_head,
     "early-exit": early_exit.early_exit,
     "early-exit-steps": early_exit.early_exit_steps,
 }

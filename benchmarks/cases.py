@@ -118,9 +118,11 @@ class _TimedSources(Sources):
 
     seconds = 0.0
 
-    def read(self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1) -> Mapping[str, Logits]:
+    def read(
+        self, names: Sequence[str], texts: Sequence[Sequence[int]], keep: int = 1, **asked: Any
+    ) -> Mapping[str, Logits]:
         start = time.perf_counter()
-        logits = super().read(names, texts, keep)
+        logits = super().read(names, texts, keep, **asked)
         self.seconds += time.perf_counter() - start
         return logits
 
@@ -133,7 +135,7 @@ def selection() -> list[Row]:
     models of that shape.
     """
     model = peaked(shape("Qwen2.5-0.5B"))
-    decoder = Decoder(model, amateur=model)
+    decoder = Decoder(model, amateur=model, runner="cached")
     methods = {
         "greedy": (Likelihood(), (), None),
         "contrastive": (Contrastive(selective=False), (), None),

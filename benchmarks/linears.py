@@ -1,6 +1,9 @@
 """Linear layers on the CPU: as PyTorch lays them out, packed, and quantised."""
 
 import copy
+import importlib
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -30,6 +33,9 @@ LAYERS = {
 SET_BYTES = 500_000_000
 """Of each case's weights: far more than the caches hold."""
 
+COMPILED = "3B up"
+"""The shape that Inductor is asked for."""
+
 DECODED = {"Qwen2.5-0.5B": (32, 7), "Qwen2.5-3B": (12, 5)}
 """New tokens and rounds."""
 
@@ -41,7 +47,9 @@ def linears() -> list[Row]:
     """Speed of one kind of layer, bfloat16, in GB of bfloat16 weights a second, beside the read bandwidth.
 
     Each figure runs over different weights of the named shape, 0.5 GB of them, so that none is in a cache. Quantised
-    layers read fewer bytes than they are credited with. The bandwidth is that of a sum of float64.
+    layers read fewer bytes than they are credited with. The bandwidth is that of a sum of float64. zentorch's and
+    torchao's layers are measured where they are installed; Inductor's templates (`max_autotune`, frozen weights) on one
+    shape, for each has to be compiled.
     """
     table = []
     read = torch.ones(SET_BYTES // 8, dtype=torch.float64)
@@ -49,24 +57,65 @@ def linears() -> list[Row]:
         copies = max(1, SET_BYTES // (2 * rows * columns))
         weights = [0.02 * torch.randn(rows, columns).bfloat16() for _ in range(copies)]
         layers = [Layer(name, weight, None, tied=False) for weight in weights]
-        sets: dict[str, list[nn.Module]] = {
+        sets: dict[str, list[Callable[[torch.Tensor], torch.Tensor]]] = {
             "packed": [PackedLinear(layer) for layer in layers],
             "int8": [Int8Linear(layer) for layer in layers],
             "int4": [Int4Linear(layer, 64) for layer in layers],
         }
+        sets |= {kind: [make(weight) for weight in weights] for kind, make in _peers().items()}
         for tokens in TOKENS:
             states = torch.randn(1, tokens, columns).bfloat16()
             cases: dict[str, Any] = {"read": read.sum}
             cases["F.linear"] = lambda x=states, w=weights: [F.linear(x, weight) for weight in w]
             for kind, modules in sets.items():
                 cases[kind] = lambda x=states, m=modules: [module(x) for module in m]
+            if name == COMPILED:
+                cases["Inductor"] = _templates(weights, states)
             with torch.inference_mode():
                 seconds = interleaved(cases, rounds=7)
             speeds = {kind: _speed(values, copies * rows * columns * 2) for kind, values in seconds.items()}
             speeds["read"] = _speed(seconds["read"], read.nbytes)
             faster = ratio(seconds["F.linear"], seconds["packed"])
-            table.append({"layer": name, "tokens": tokens, **speeds, "packed over F.linear": faster})
+            absent = dict.fromkeys(kind for kind in ("Inductor",) if kind not in speeds)
+            table.append({"layer": name, "tokens": tokens, **speeds, **absent, "packed over F.linear": faster})
     return table
+
+
+def _peers() -> dict[str, Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]]:
+    """Return what other libraries make of a weight, as far as they are installed."""
+    found: dict[str, Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]]] = {}
+    if find_spec("zentorch") is not None:
+        importlib.import_module("zentorch")
+        ops: Any = torch.ops.zentorch
+
+        def zen(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+            laid_out = ops.zentorch_weight_prepack_for_linear(weight)
+            return lambda x: ops.zentorch_linear_unary(x, laid_out, is_weight_prepacked=True)
+
+        found["zentorch"] = zen
+    if find_spec("torchao") is not None:
+        torchao: Any = importlib.import_module("torchao.quantization")
+
+        def int8(weight: torch.Tensor) -> nn.Module:
+            layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+            layer.weight = nn.Parameter(weight, requires_grad=False)
+            torchao.quantize_(layer, torchao.Int8WeightOnlyConfig())
+            return layer
+
+        found["torchao int8"] = int8
+    return found
+
+
+def _templates(weights: list[torch.Tensor], states: torch.Tensor) -> Callable[[], Any]:
+    """Return the products by all weights, compiled with what Inductor finds fastest."""
+    layers = nn.ModuleList(nn.Linear(w.shape[1], w.shape[0], bias=False, dtype=w.dtype, device="meta") for w in weights)
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+    options = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+    run = torch.compile(lambda x: [layer(x) for layer in layers], fullgraph=True, options=options)
+    with torch.no_grad():  # a first call compiles
+        run(states)
+    return lambda: run(states)
 
 
 def packing() -> list[Row]:

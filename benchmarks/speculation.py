@@ -148,7 +148,10 @@ def planted() -> list[Row]:
     pack(expert)
     pack(amateur)
     quantize(rounded, "int4")
-    decoders = {"": Decoder(expert, amateur=amateur), ", amateur in int4": Decoder(expert, amateur=rounded)}
+    decoders = {
+        "": Decoder(expert, amateur=amateur, runner="cached"),
+        ", amateur in int4": Decoder(expert, amateur=rounded, runner="cached"),
+    }
     prompt = torch.randint(10, 2000, (24,), generator=torch.Generator().manual_seed(1)).tolist()
 
     def case(rate: float, form: str) -> Callable[[Rows], Decoded]:

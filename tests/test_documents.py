@@ -7,7 +7,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
+
+from descant.evaluation.config import parse_study
 
 ROOT = Path(__file__).parents[1]
 # A page of docs/experiments shows commands that take an hour; its numbers come from files that they wrote.
@@ -35,6 +38,8 @@ def test_python_blocks_print_what_the_page_says(page: str) -> None:
             printed = out.getvalue()
         elif kind == "output":
             assert printed == code
+        elif kind == "yaml":
+            assert parse_study(yaml.safe_load(code)).methods
         elif kind in NOT_RUN:
             compile(code, page, "exec")
         else:

@@ -63,6 +63,7 @@ from descant import (
 )
 from descant.amateurs import Amateur
 from descant.choice import row_generator
+from descant.models import RunnerName, narrow_head
 from descant.processors import Processor
 from descant.strategies import Strategy
 
@@ -368,12 +369,13 @@ COVER = cover()
 
 
 @functools.cache
-def decoder_of(scoring: str, source: str) -> Decoder:
+def decoder_of(scoring: str, source: str, runner: RunnerName = "auto") -> Decoder:
     seen = SOURCES[source]
     if seen is None:
-        return Decoder(EXPERT)
+        return Decoder(EXPERT, runner=runner)
     steering = {"tuned": TUNED, "untuned": seen.amateur, "positive": TUNED, "negative": seen.amateur}
-    return Decoder(EXPERT, amateur=seen.amateur, sources=steering if scoring in WITH_SOURCES else None)
+    sources = steering if scoring in WITH_SOURCES else None
+    return Decoder(EXPERT, amateur=seen.amateur, sources=sources, runner=runner)
 
 
 @functools.cache
@@ -414,9 +416,9 @@ def drawn(generator: torch.Generator, totals: list[float], count: int) -> list[i
     return torch.multinomial(weights, min(count, len(weights)), generator=generator).tolist()
 
 
-def check_cell(cell: Cell) -> None:
+def check_cell(cell: Cell, runner: RunnerName = "auto") -> None:
     scoring, source, processors, strategy = cell
-    outs = decoder_of(scoring, source).generate(
+    outs = decoder_of(scoring, source, runner).generate(
         PROMPTS, SCORINGS[scoring].scoring, PROCESSORS[processors].processors, STRATEGIES[strategy], NEW, seed=SEED
     )
     scores = [score_of(cell, prompt) for prompt in PROMPTS]
@@ -461,6 +463,23 @@ def test_pairs_of_parts_give_what_the_oracle_gives(cell: Cell) -> None:
 def test_every_combination_gives_what_the_oracle_gives(scoring: str, source: str) -> None:
     for cell in WORKING:
         if cell[:2] == (scoring, source):
+            check_cell(cell)
+
+
+NARROW = [name for name, scored in SCORINGS.items() if scored.scoring.head_suffices]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("scoring", NARROW)
+def test_narrowed_heads_give_what_the_oracle_gives(
+    scoring: str, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(narrow_head, "_LARGE", 0)
+    monkeypatch.setattr(narrow_head, "_FEW", 1)
+    every = list(PROCESSORS)
+    place = NARROW.index(scoring) + list(STRATEGIES).index(strategy)
+    for processors in ("none", every[place % len(every)], every[(7 * place) % len(every)]):
+        if refusal(cell := (scoring, "model", processors, strategy)) is None:
             check_cell(cell)
 
 

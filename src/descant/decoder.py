@@ -9,15 +9,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.amateurs import Amateur, EarlyExit, OtherTokenizer, Window
 from descant.calls import prepare_pairs, prepare_rows
-from descant.checks import shown
+from descant.checks import shown, whole
 from descant.describe import describe
-from descant.engine import Engine, Method
+from descant.engine import Engine
 from descant.errors import DescantError, SettingsError
+from descant.judging import Method
 from descant.models import RunnerName
 from descant.models.confident_exit import ConfidentExit
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.opening import Models
-from descant.options import Options, check_batch_size, check_scoring, list_processors
+from descant.options import Options, check_batch_size, check_scoring, check_strategy, list_processors
 from descant.processors import Processor, as_processor
 from descant.prompts import Prompts
 from descant.record import describe_model
@@ -27,6 +28,7 @@ from descant.score import score_continuations
 from descant.scoring import Contrastive, Likelihood, Scoring
 from descant.strategies import Greedy, Speculative, Strategy
 from descant.tokens import decode
+from descant.warming import warm_up
 
 Name = str | PathLike[str]
 """A hub id, or a local folder."""
@@ -57,8 +59,11 @@ class Decoder:
         Their tokenizers by name, as far as they are known.
     runner
         How forward passes run. `"eager"`: as transformers runs them. `"compiled"`: decode passes of models on a CPU
-        are compiled when their shape is first met, which takes from half a minute, and kept on disk for later
-        processes. `"auto"`: compiled where that has been done before, else eager.
+        are compiled when their shape is first met, which takes from ten seconds, and kept on disk for later
+        processes. `"cached"`: compiled where that has been done before, else eager. `"auto"`: likewise, and what has
+        cost as much eagerly as its compilation will is compiled in the background, for models of up to 1 GiB: by
+        another process, at the lowest priority. `"graph"`: on a GPU, decode passes are captured as CUDA graphs, and
+        plain decoding as whole steps, of which the next are launched before one is read.
     confident_exit
         When tokens skip the rest of the expert's layers, which is faster and gives other text: `ConfidentExit(…)`. The
         expert's passes are eager then. None: never.
@@ -382,6 +387,32 @@ class Decoder:
             for part in (slice(start, start + batch_size) for start in range(0, len(pairs), batch_size))
             for score in score_continuations(self._models.open(scoring), scoring, resolved, pairs[part], others[part])
         ]
+
+    def warm_up(
+        self, scoring: Scoring | None = None, strategy: Strategy = _GREEDY, *, rows: Sequence[int] = (1,)
+    ) -> bool:
+        """Make compiled code ready for a method now, as a server does when it starts, and return whether all is.
+
+        What is on disk is loaded, and the rest compiled, which takes from ten seconds a shape, once: one or a few
+        shapes of each model, and of speculation about ten. Reading prompts is always eager.
+
+        Parameters
+        ----------
+        scoring, strategy
+            As in `generate`.
+        rows
+            How many rows are decoded at once, for each number there may be; a beam is a row. Code for 1, 2, 4, …, 64
+            rows serves what lies below, too, and is slower there than code of its own.
+
+        Returns
+        -------
+        bool
+            Whether the method's passes will run compiled; False with `runner="eager"`, where nothing compiles or can,
+            and where the expert's layers are looked into.
+        """
+        counts = [whole("warm_up.rows", count, 1, "give whole numbers from 1") for count in rows]
+        scoring = self._scoring(check_scoring(scoring))
+        return warm_up(self._models.open(scoring, check_strategy(strategy)), strategy, counts)
 
     def _run(self, prompts: Prompts, options: Options, amateur_prompts: Prompts | None, *, follow: bool) -> Run:
         """Check every argument and set up rows and engine."""

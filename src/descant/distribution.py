@@ -50,7 +50,7 @@ def process(
     """
     if not processors or history is None:
         return scores
-    return _or_expert(_apply(processors, history, scores), processors, history, expert)
+    return _or_expert(apply(processors, history, scores), processors, history, expert)
 
 
 def process_few(
@@ -71,7 +71,7 @@ def process_few(
     temperature, before = 1.0, first[-1] if first else None
     if isinstance(before, Temperature):  # dividing what is looked at takes less than dividing all
         temperature, first = before.temperature, first[:-1]
-    scores = _apply(first, history, scores)
+    scores = apply(first, history, scores)
     places = last.kept_places(scores, temperature)
     found = None if places is None else pick(scores, places)
     if found is not None:
@@ -98,13 +98,14 @@ def _or_expert(
     best = Blocks(processed).best() if is_wide(processed) else processed.amax(-1, keepdim=True)
     empty = best == -math.inf
     if bool(empty.any()):
-        processed = torch.where(empty, _apply(processors, history, expert), processed)
+        processed = torch.where(empty, apply(processors, history, expert), processed)
     return processed
 
 
-def _apply(
+def apply(
     processors: Sequence[Processor], history: History, scores: Float[Tensor, "n vocab"]
 ) -> Float[Tensor, "n vocab"]:
+    """Apply processors in order; where they forbid everything, all scores of the position are −inf."""
     for processor in processors:
         scores = processor(history, scores)
     return scores

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Literal
 
-_LONGEST = 8
+LONGEST = 8
 """The most tokens drafted at once: a bfloat16 layer on a CPU costs the same up to 8 tokens."""
 
 _FIRST = 2
@@ -147,7 +147,7 @@ class AdaptiveLength(DraftLength):
             return sum(acceptance**place for place in range(length + 1)) / _cost(costs, length, further)
 
         gain, further = (_GAIN_OF_ROWS, _FURTHER_OF_ROWS) if self._several else (_GAIN, _FURTHER)
-        best = max(range(1, min(_LONGEST, 2 * max(costs)) + 1), key=rate)
+        best = max(range(1, min(LONGEST, 2 * max(costs)) + 1), key=rate)
         return best if rate(best) > gain * rate(0) else 0
 
 

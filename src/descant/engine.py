@@ -12,82 +12,27 @@ iterates over tokens.
 import math
 import operator
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from descant import choice
 from descant.blocks import log_total
-from descant.distribution import Few, logprobs, process, process_few
 from descant.draft_length import DraftLength, Round
 from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
 from descant.errors import DecodingError
 from descant.history import HistoryBuffer
 from descant.hypotheses import Hypotheses, settle
+from descant.judging import Judge, Judged, Method
 from descant.lookahead import Lookahead
 from descant.models.sources import Sources
-from descant.processors.base import Processor
 from descant.reading import Reading
 from descant.rows import Row
-from descant.scoring.base import Scoring
-from descant.strategies import Beam, ContrastiveSearch, Draws, PromptLookup, Speculative, Strategy, TokenStrategy
+from descant.run_ahead import RunAhead
+from descant.strategies import Beam, ContrastiveSearch, Draws, PromptLookup, Speculative, TokenStrategy
 from descant.trace import TraceText, trace_tokens
-from descant.types import Candidates, Chosen, Logits
-
-_SELECTIVE_ROWS = 4
-"""Rows up to which leaving out the amateur pays: it is run as soon as one row needs it."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A decoding method: the answers to the three questions.
-
-    Attributes
-    ----------
-    scoring
-        What is a good next token?
-    processors
-        Which tokens are allowed? Applied in this order.
-    strategy
-        How does the sequence grow?
-    """
-
-    scoring: Scoring
-    processors: tuple[Processor, ...]
-    strategy: Strategy
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """The verdict on some positions of a step.
-
-    Attributes
-    ----------
-    rows
-        `[n]`: the row of each position.
-    logits
-        Of the sources, `[n, vocab]` each.
-    raw, scores
-        `[n, vocab]`: what the scoring made of them, and the processors of that.
-    few
-        The scores of the tokens that the processors leave, in place of those of all; where that is known and enough.
-    """
-
-    rows: Sequence[int]
-    logits: Mapping[str, Logits]
-    raw: Float[Tensor, "n vocab"]
-    scores: Float[Tensor, "n vocab_or_few"]
-    few: Few | None = None
-
-    def tokens(self, places: Chosen) -> tuple[Sequence[int], Sequence[float]]:
-        """Return the tokens at one place of the scores a position, and their log-probabilities."""
-        if self.few is None:
-            return places.tolist(), logprobs(self.scores, places).tolist()
-        return self.few.tokens.gather(-1, places[:, None])[:, 0].tolist(), self.few.logprobs(places).tolist()
+from descant.types import Chosen
 
 
 class Engine:
@@ -138,7 +83,18 @@ class Engine:
             self._drafter = self._make_drafter(strategy)
             self._length = DraftLength.of(strategy.tokens)
         self._beams = Hypotheses(strategy, batch_rows) if isinstance(strategy, Beam) else None
+        self._run_ahead: RunAhead | None = None
+        if trace is None and observe is None and not top_logprobs:
+            self._run_ahead = RunAhead.of(sources, method.scoring, method.processors, strategy)
         self._lookahead = Lookahead(strategy, sources) if isinstance(strategy, ContrastiveSearch) else None
+        self._judge = Judge(
+            sources,
+            method,
+            self._history,
+            traced=trace is not None,
+            observed=observe is not None,
+            ahead=self._run_ahead is not None,
+        )
 
     def _make_drafter(self, strategy: Speculative) -> Drafter:
         if isinstance(strategy.draft, PromptLookup):
@@ -185,10 +141,18 @@ class Engine:
         """
         self._admit()
         rows = self.rows
+        if self._run_ahead is not None:
+            chosen = self._run_ahead.step(rows)
+            if chosen is not None:
+                for row, (token_id, logprob) in zip(rows, chosen, strict=True):
+                    row.append(token_id, logprob)
+                self._retire()
+                return rows
+            self._follow()
         lengths = [len(row.tokens) for row in rows]
         steady = all(row.logprobs for row in rows)
         drafts = self._draft()
-        reading = Reading(self.sources, rows, drafts, self._candidates)
+        reading = Reading(self.sources, rows, drafts, self._judge.candidates, narrow=self._judge.narrow)
         unfinished = self._verify(reading, drafts)
         if self._beams is not None:
             rows = self._branch(reading, self._beams)
@@ -196,14 +160,18 @@ class Engine:
             self._look_ahead(self._lookahead)
         else:
             self._choose(reading, drafts, unfinished)
-        if self._history is not None:
-            self._history.follow([row.tokens for row in self.rows])
+        self._follow()
         if self._drafter is not None:
             if drafts.longest:
                 self.sources.rewind([len(row.tokens) - 1 for row in rows])
             self._end_round(drafts, lengths, steady=steady)
         self._retire()
         return rows
+
+    def _follow(self) -> None:
+        """Bring the history up to the rows' texts."""
+        if self._history is not None:
+            self._history.follow([row.tokens for row in self.rows])
 
     def _draft(self) -> Drafts:
         """Have tokens drafted, for all rows but those that have no token of their own yet: the first one is urgent."""
@@ -231,7 +199,7 @@ class Engine:
         if not rows:
             return list(range(len(self.rows)))
         assert isinstance(self.method.strategy, Speculative)
-        judged = self._judge(reading.at_drafts, rows, places, at_hand=drafts.source)
+        judged = self._judge(reading.at_drafts, rows, places, drafts.source, active=len(self.rows))
         proposal = drafts.proposal(judged.scores.device)
         ids = self.method.strategy.verify(judged.scores, proposal, self._draws(rows))
         departed = self._emit(judged, ids, [token for draft in drafts.tokens for token in draft])
@@ -244,28 +212,28 @@ class Engine:
         assert isinstance(self.method.strategy, TokenStrategy)
         ahead = [len(drafts.tokens[number]) for number in rows]
         few = self.method.strategy.of_allowed and not self.top_logprobs and self.observe is None
-        judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead, few=few)
+        judged = self._judge(lambda name: reading.at_ends(name, rows), rows, ahead, active=len(self.rows), few=few)
         self._emit(judged, self.method.strategy.choose(judged.scores, self._draws(rows)), [None] * len(rows))
 
     def _look_ahead(self, ahead: Lookahead) -> None:
         """Emit one token for each row, of several that are read first."""
         every = range(len(self.rows))
-        judged = self._judge(lambda name: ahead.logits(name, self.rows), every, [0] * len(every))
+        judged = self._judge(lambda name: ahead.logits(name, self.rows), every, [0] * len(every), active=len(every))
         for place, total in enumerate(log_total(judged.scores).tolist()):
             if not math.isfinite(total):
-                self._fail(judged, place, self.rows[place])
+                judged.fail(place, self.rows[place])
         self._emit(judged, ahead.choose(self.rows, judged.scores), [None] * len(every))
 
     def _branch(self, reading: Reading, beams: Hypotheses) -> list[Row]:
         """Extend all beams by a token, make those that go on the rows, and return what has ended."""
         every = range(len(self.rows))
-        judged = self._judge(lambda name: reading.at_ends(name, every), every, [0] * len(every))
+        judged = self._judge(lambda name: reading.at_ends(name, every), every, [0] * len(every), active=len(every))
         best = judged.scores.amax(-1)
         normalized = not self.method.processors and not self.method.scoring.additive
         totals = (best - best if normalized else log_total(judged.scores)).tolist()  # 0, but NaN stays visible
         for place, total in enumerate(totals):
             if not math.isfinite(total) and float(judged.scores[place].amax()) != -math.inf:
-                self._fail(judged, place, self.rows[place])
+                judged.fail(place, self.rows[place])
         growth = beams.grow(self.rows, judged.scores, totals, judged.logits["expert"])
         if growth.barren:
             [row, *_] = growth.barren
@@ -289,68 +257,7 @@ class Engine:
         chosen = [self.rows[number] for number in rows]
         return Draws([row.generator for row in chosen], [row.index for row in chosen], self.batch_rows)
 
-    def _judge(
-        self,
-        read: Callable[[str], Logits],
-        rows: Sequence[int],
-        ahead: Sequence[int],
-        at_hand: str | None = None,
-        *,
-        few: bool = False,
-    ) -> _Judged:
-        """Score positions that lie `ahead[i]` drafted tokens beyond the text of row `rows[i]`.
-
-        If the scores of `few` tokens are enough, they are all there is where the processors leave no more.
-        """
-        logits, raw = self._score(read, at_hand)
-        fallback = logits["expert"]
-        if self._beams is not None:
-            fallback = fallback.log_softmax(-1) if self.method.processors else fallback
-            raw = raw if self.method.scoring.additive else raw.log_softmax(-1)
-        history = self._history.before(rows, ahead) if self._history is not None else None
-        processed = (process_few if few else process)(self.method.processors, history, raw, fallback)
-        if isinstance(processed, Few):
-            return _Judged(rows, logits, raw, processed.scores, processed)
-        return _Judged(rows, logits, raw, processed)
-
-    def _score(
-        self, read: Callable[[str], Logits], at_hand: str | None
-    ) -> tuple[Mapping[str, Logits], Float[Tensor, "n vocab"]]:
-        """Return the sources' logits `[n, vocab]` by name, and the scoring's verdict on them.
-
-        One source may be at hand: reading it costs nothing.
-        """
-        scoring = self.method.scoring
-        expert = read("expert")
-        if self._may_skip(at_hand) and bool(scoring.settled(expert).all()):
-            return {"expert": expert}, scoring.alone(expert)
-        logits = {"expert": expert, **{name: read(name) for name in scoring.sources[1:]}}
-        logits |= self.sources.byte_totals(logits)
-        return logits, scoring(logits)
-
-    def _candidates(self, expert: Logits) -> Candidates:
-        """Tell which tokens a model with another tokenizer is asked about: none where the expert settles the matter."""
-        scoring = self.method.scoring
-        head = scoring.head(expert)
-        assert head is not None
-        summed = self._beams is not None and scoring.additive
-        if self.trace is not None or summed or scoring.skips_settled is False:
-            return head
-        return head & ~scoring.settled(expert)[..., None]
-
-    def _may_skip(self, at_hand: str | None) -> bool:
-        """Whether steps that the expert settles alone leave the amateur out; it catches up later."""
-        scoring = self.method.scoring
-        others = [name for name in scoring.sources[1:] if name != at_hand]
-        if self._beams is not None and scoring.additive:
-            return False  # what a settled token scores is a part of its beam's total
-        if self.trace is not None or not others or not all(map(self.sources.costs_a_pass, others)):
-            return False
-        if scoring.skips_settled is not None:
-            return scoring.skips_settled
-        return len(self.rows) <= _SELECTIVE_ROWS
-
-    def _emit(self, judged: _Judged, places: Chosen, drafted: Sequence[int | None]) -> set[int]:
+    def _emit(self, judged: Judged, places: Chosen, drafted: Sequence[int | None]) -> set[int]:
         """Append the tokens at some places of the scores, until a row ends or departs from what was drafted.
 
         Returns
@@ -365,7 +272,7 @@ class Engine:
                 continue
             row = self.rows[number]
             if not math.isfinite(logprob):
-                self._fail(judged, position, row)
+                judged.fail(position, row)
             row.append(token_id, logprob)
             emitted.append((row, position, token_id))
             if token_id != draft or row.finish_reason is not None:
@@ -373,22 +280,7 @@ class Engine:
         self._record(judged, emitted)
         return departed
 
-    def _fail(self, judged: _Judged, position: int, row: Row) -> NoReturn:
-        """Raise, as a position's scores define no distribution: name the source that broke, or the processors."""
-        where = f"at step {len(row.logprobs)} of row {row.index}"
-        if float(judged.scores[position].amax()) == -math.inf:
-            raise DecodingError(
-                f"the processors forbid every token {where}; allow more tokens (bad words, logit bias and bans "
-                "exclude the whole vocabulary)"
-            )
-        broken = [name for name, values in judged.logits.items() if not values[position].isfinite().all()]
-        source = f"logits of the {' and the '.join(broken)}" if broken else "scores after the processors"
-        raise DecodingError(
-            f"the {source} are not finite numbers {where}; the checkpoint is damaged or overflows its dtype: try "
-            'dtype="float32"'
-        )
-
-    def _record(self, judged: _Judged, emitted: Sequence[tuple[Row, int, int]]) -> None:
+    def _record(self, judged: Judged, emitted: Sequence[tuple[Row, int, int]]) -> None:
         """Keep what was asked for beside tokens: of each its row, the position that gave it, and the token."""
         positions = [position for _, position, _ in emitted]
         if self.observe is not None:
@@ -417,6 +309,8 @@ class Engine:
             joining.append(self.waiting.popleft())
         if not joining:
             return
+        if self._run_ahead is not None:
+            self._run_ahead.forget()
         self.rows = [*self.rows, *joining]
         if self._beams is not None:
             self._beams.add(joining)
@@ -438,6 +332,8 @@ class Engine:
 
     def _keep_rows(self, rows: Sequence[int]) -> None:
         """Make old row `rows[i]` the new row i, in the models and what is kept beside them."""
+        if self._run_ahead is not None:
+            self._run_ahead.forget()
         (self._lookahead or self.sources).keep_rows(rows)
         if self._history is not None:
             self._history.keep_rows(rows)

@@ -355,10 +355,10 @@ def _check_confident(setting: Any, runner: RunnerName, sources: Mapping[str, Any
     """Refuse what cannot be right where tokens skip layers of the expert."""
     if not isinstance(setting, ConfidentExit):
         raise SettingsError(f"confident_exit is {shown(setting)}; give a ConfidentExit, or None")
-    if runner == "compiled":
+    if runner in ("compiled", "graph"):
         raise SettingsError(
-            "a compiled pass runs all layers of the expert, and a ConfidentExit skips some; choose runner='auto', "
-            "which leaves the expert eager, or leave it out"
+            "a compiled or captured pass runs all layers of the expert, and a ConfidentExit skips some; choose "
+            "runner='auto', which leaves the expert eager, or leave it out"
         )
     for name, source in sources.items():
         if isinstance(source, EarlyExit):

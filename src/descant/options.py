@@ -45,10 +45,7 @@ class Options:
         if self.seed is not None:
             remedy = "give a whole number from -2**63 to 2**64 - 1, or None to draw one"
             checked["seed"] = whole("seed", self.seed, _LEAST_SEED, remedy, most=_GREATEST_SEED)
-        if not isinstance(self.strategy, Strategy):
-            raise SettingsError(
-                f"{shown(self.strategy)} is not a strategy; give Greedy(), Sample(), Beam() or ContrastiveSearch()"
-            )
+        check_strategy(self.strategy)
         if self.system is not None and not isinstance(self.system, str):
             raise SettingsError(f"system is {shown(self.system)}; give text, or None")
         if self.system is not None and not self.chat:
@@ -62,6 +59,13 @@ def check_scoring(scoring: Any) -> Scoring | None:
     if scoring is None or isinstance(scoring, Scoring):
         return scoring
     raise SettingsError(f"{shown(scoring)} is not a scoring; give Contrastive() or Likelihood(), or None")
+
+
+def check_strategy(strategy: Any) -> Strategy:
+    """Return a strategy; raise `SettingsError` for anything else."""
+    if isinstance(strategy, Strategy):
+        return strategy
+    raise SettingsError(f"{shown(strategy)} is not a strategy; give Greedy(), Sample(), Beam() or ContrastiveSearch()")
 
 
 def check_batch_size(batch_size: Any) -> int:

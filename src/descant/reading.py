@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from descant.drafting import Drafts
 from descant.models.sources import Sources
@@ -26,15 +28,24 @@ class Reading:
         What was drafted for them.
     candidates
         Tells from the expert's logits which tokens matter: a model with another tokenizer is asked for these.
+    narrow
+        Whether other models may leave out the logits of the rest too.
     """
 
     def __init__(
-        self, sources: Sources, rows: Sequence[Row], drafts: Drafts, candidates: Callable[[Logits], Candidates]
+        self,
+        sources: Sources,
+        rows: Sequence[Row],
+        drafts: Drafts,
+        candidates: Callable[[Logits], Candidates],
+        *,
+        narrow: bool,
     ) -> None:
         self._sources = sources
         self._rows = rows
         self._drafts = drafts
         self._candidates = candidates
+        self._narrow = narrow
         self._keep = drafts.longest + 1
         pairs = zip(rows, drafts.tokens, strict=True)
         self._texts = [[*row.tokens, *draft] if draft else row.tokens for row, draft in pairs]
@@ -69,8 +80,13 @@ class Reading:
 
     def _block(self, name: str) -> Logits:
         if name not in self._blocks:
-            self._blocks[name] = self._sources.read((name,), self._texts, self._keep)[name]
+            among = self._tokens if self._narrow and self._sources.narrow(name) else None
+            self._blocks[name] = self._sources.read((name,), self._texts, self._keep, among=among)[name]
         return self._blocks[name]
+
+    def _tokens(self) -> Int64[Tensor, " tokens"]:
+        """Return the tokens that matter at any position."""
+        return self._candidates(self._block("expert")).flatten(0, -2).any(0).nonzero()[:, 0]
 
     def _ask(self, name: str, rows: Sequence[int], ahead: Sequence[int], expert: Logits) -> Logits:
         """Return what a model with another tokenizer makes of the candidates `ahead[i]` drafts beyond row `rows[i]`."""

@@ -22,6 +22,7 @@ from descant import (
     WhenUncertain,
     Window,
 )
+from descant.demo import demo_paths
 from descant.errors import DescantError, SettingsError, UsageError
 from descant.evaluation import worlds
 from descant.evaluation.config import parse_study, read_study
@@ -111,6 +112,7 @@ def test_yaml_and_toml_say_the_same(tmp_path: Path) -> None:
         ({"tasks": [{}]}, "one of the two"),
         ({"baseline": "gredy"}, "none of the methods"),
         ({"seeds": [1, 1]}, "twice"),
+        ({"metrics": ["length", "length"]}, "a metric is there twice"),
         ({"seeds": [-1]}, r"seeds\.0"),
         ({"batch_size": 0}, "batch_size"),
         ({"level": 1.0}, "level"),
@@ -174,6 +176,8 @@ def test_a_task_file(tmp_path: Path) -> None:
         ('"x"', 'no object with a text "prompt"'),
         ('{"prompt": ""}', 'no object with a text "prompt"'),
         ('{"prompt": "x", "answer": 3}', "'answer' in line 1"),
+        ('{"prompt": "x", "answer": "%"}', "no word to look for"),
+        ('{"prompt": "x", "split": "tset"}', "\"split\" in line 1 of .* is 'tset'"),
         ('{"prompt": "x", "id": "a"}\n{"prompt": "y", "id": "a"}', "several tasks with the id 'a'"),
     ],
 )
@@ -191,7 +195,13 @@ def test_answers_are_all_or_none(tmp_path: Path) -> None:
     assert TaskFile(path).judge(task, "y") == {}
     path.write_text('{"prompt": "x"}\n{"prompt": "z", "answer": "y"}\n')
     with pytest.raises(UsageError, match="all or none"):
-        TaskFile(path).judge(task, "y")
+        TaskFile(path).tasks()
+
+
+def test_a_line_of_a_task_file_ends_where_json_lines_does(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_bytes('{"prompt": "one\u2028two\u0085three"}\r\n{"prompt": "four"}\r\n'.encode())
+    assert [task.prompt for task in TaskFile(path).tasks()] == ["one\u2028two\u0085three", "four"]
 
 
 def test_an_unknown_match_is_refused(unchecked_types: None) -> None:
@@ -231,12 +241,31 @@ def test_methods_get_the_models_they_name(tmp_path: Path) -> None:
     assert ready.baseline == "contrastive"
 
 
+def test_methods_get_the_sources_they_read(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"prompt": "Who?"}\n')
+    expert, amateur = map(str, demo_paths())
+    models = {"sources": {"tuned": expert, "untuned": amateur}}
+    early = {"name": "early", "preset": "contrastive", "amateur": {"EarlyExit": {"layer": 2}}}
+    file = parse_study({**LEAST, "models": models, "methods": ["proxy-tuning", early]})
+    ready = prepare(file, tmp_path)
+    for contestant in ready.study.contestants:
+        assert contestant.decoder.sources.keys() == {"tuned", "untuned"}
+    [cell, _] = ready.study.cells(tmp_path)
+    decoder = Decoder.demo(device="cpu")
+    proxy = Decoder(decoder.expert, decoder.tokenizer, sources={"tuned": decoder.expert, "untuned": decoder.amateur})
+    [out] = proxy.generate("Who?", preset("proxy-tuning").arguments["scoring"], max_new_tokens=128)
+    assert [entry.text for entry in cell.run()] == [out.text]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"methods": ["gredy"]}, "did you mean 'greedy'"),
         ({"methods": [{"name": "m", "scoring": "Nope"}]}, "method 'm': there is no scoring"),
         ({"methods": ["proxy-tuning"]}, "method 'proxy-tuning' on 'q'"),
+        ({"models": {"sources": {"tuned": "x"}}}, "no method reads a source 'tuned'; drop it"),
+        ({"methods": ["proxy-tuning"], "models": {"sources": {"tund": "x"}}}, "choose from tuned, untuned"),
+        ({"tasks": [{"world": "rumour"}], "metrics": [{"judge": {"only": ["rumours"]}}]}, "has no rumours"),
         ({"metrics": ["lenght"]}, "did you mean 'length'"),
         ({"metrics": [{"length": {}, "zipf": {}}]}, "names 2"),
         ({"metrics": [{"zipf": 3}]}, "name them"),

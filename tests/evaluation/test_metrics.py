@@ -4,6 +4,7 @@ import builtins
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,33 @@ def test_perplexity_is_the_mean_surprise_of_all_tokens(decoder: Decoder) -> None
     assert math.isnan(found([1]))
     one = decoder.score(pairs[0][0], pairs[0][1], Likelihood())[0]
     assert found([0, 0]) == pytest.approx(math.exp(-one / len(one.token_ids)), rel=1e-4)
+
+
+def test_no_text_is_read_twice(decoder: Decoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [generation(text, "Who?") for text in (" A heron.", " A cat.", " A heron.", "")]
+    expected = Perplexity(decoder).statistic(texts)(range(4))
+    read: list[str] = []
+    real = decoder.score
+
+    def count(prompts: Any, said: Any, *rest: Any) -> Any:
+        read.extend(said)
+        return real(prompts, said, *rest)
+
+    monkeypatch.setattr(decoder, "score", count)
+    kept = Perplexity(decoder, tmp_path)
+    assert kept.statistic(texts[:1])([0]) == Perplexity(decoder).statistic(texts[:1])([0])
+    assert read == [" A heron."] * 2  # once for each of the two metrics
+    assert kept.statistic(texts)(range(4)) == pytest.approx(expected, rel=1e-6)
+    assert read[2:] == [" A cat."]
+    [path] = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-9])  # killed in the middle of a line
+    assert Perplexity(decoder, tmp_path).statistic(texts)(range(4)) == pytest.approx(expected, rel=1e-6)
+    assert read[3:] == [" A cat."]
+    assert kept.statistic([generation(" A heron.", "What?")])([0]) != expected
+    assert read[4:] == [" A heron."]  # another prompt is another pair
+    other = Decoder(decoder.amateur, decoder.tokenizer)
+    assert Perplexity(other, tmp_path).statistic(texts)(range(4)) != expected
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_hidden_states_are_transformers_and_padding_plays_no_part(decoder: Decoder) -> None:

@@ -10,11 +10,23 @@ import pytest
 import torch
 from evaluation_cases import Toy, generation
 
-from descant import Contrastive, Decoder, EarlyExit, Greedy, Likelihood, Sample, Speculative, Temperature
+from descant import (
+    ConfidentExit,
+    ContextAware,
+    Contrastive,
+    Decoder,
+    EarlyExit,
+    Greedy,
+    Likelihood,
+    OtherPrompt,
+    Sample,
+    Speculative,
+    Temperature,
+)
 from descant.demo import questions
 from descant.errors import DecodingError, DescantError, SettingsError, UsageError
 from descant.evaluation.identity import fingerprint
-from descant.evaluation.metrics import DistinctN, Judged, Length, Metric
+from descant.evaluation.metrics import DistinctN, Judged, Length, Metric, Perplexity
 from descant.evaluation.scores import Cells, Score, score
 from descant.evaluation.signature import Signer
 from descant.evaluation.statistics import holm, mcnemar, paired_test
@@ -25,6 +37,7 @@ TASKS = tuple(
     Task(str(place), q.prompt, f" {q.answer}.", q.person, {"answer": q.answer})
     for place, q in enumerate(questions("dev", limit=10))
 )
+ASKED = ["What animal did Hugo Goldley keep?", "Where did Hugo Goldley live?", "Who was Hugo Goldley?"]
 GREEDY = {"scoring": Likelihood(), "processors": (), "strategy": Greedy()}
 DRAWN = {"scoring": Likelihood(), "processors": (Temperature(1.5),), "strategy": Sample()}
 
@@ -159,6 +172,9 @@ def test_whatever_decides_a_text_is_in_its_key(decoder: Decoder, tmp_path: Path)
     together = Contestant("a", decoder, {**DRAWN, "strategy": Sample(rng="transformers")})
     few, more = (Study([together], [Assignment(Toy(TASKS), limit=n)]).cells(tmp_path)[0] for n in (2, 3))
     assert few.store.key != more.store.key  # its rows draw from one generator
+    hasty = Decoder(expert, decoder.tokenizer, decoder.amateur, confident_exit=ConfidentExit("softmax", threshold=0.8))
+    exits = Study([Contestant("a", hasty, contrast)], base.assignments)
+    assert exits.cells(tmp_path)[0].store.key not in keys
     named = Study([Contestant("another name", decoder, contrast)], base.assignments, seeds=[7])
     assert named.cells(tmp_path)[0].store.key == keys[0]
 
@@ -263,6 +279,35 @@ def test_a_gain_counts_only_if_it_survives_the_correction(decoder: Decoder) -> N
     assert found["five", "right"].corrected == mcnemar(5, 0) > 0.05  # the larger of two is left as it is
     assert not found["five", "right"].beats(0.95)
     assert not found["base", "right"].beats(0.95)
+
+
+def test_tasks_tell_what_another_prompt_reads(decoder: Decoder, tmp_path: Path) -> None:
+    other = Decoder(decoder.expert, decoder.tokenizer, OtherPrompt())
+    told = [Task(str(n), f"Hugo Goldley kept a newt. {q}", facts={"amateur_prompt": q}) for n, q in enumerate(ASKED)]
+    method = {"scoring": ContextAware(0.5), "processors": (), "strategy": Greedy()}
+    made = Study([Contestant("context", other, method)], [Assignment(Toy(tuple(told)))], batch_size=2)
+    made.check()
+    outs = other.generate([t.prompt for t in told], ContextAware(0.5), max_new_tokens=12, amateur_prompts=ASKED)
+    [cell] = made.cells(tmp_path)
+    assert texts(cell) == [out.text for out in outs]
+    untold = Study(made.contestants, [Assignment(Toy((*told[:1], Task("x", "Who?"))))])
+    with pytest.raises(SettingsError, match='task x has no "amateur_prompt"'):
+        untold.check()
+    plain = Study([Contestant("greedy", other, GREEDY)], untold.assignments)  # reads no amateur
+    plain.check()
+
+
+def test_a_signature_can_be_taken_apart_whatever_a_method_is_called(decoder: Decoder) -> None:
+    found = scored(cells_of(decoder, (0,), base=[["a"] * 10], **{"drawn | wild": [["b"] * 10]}), DistinctN(1))
+    parts = dict(part.split(":", 1) for part in found["drawn | wild", "distinct-1"].signature.split("|"))
+    assert parts["method"] == "drawn / wild"
+
+
+def test_what_plays_no_part_in_a_figure_is_not_in_its_signature(decoder: Decoder, tmp_path: Path) -> None:
+    cells = cells_of(decoder, (0,), base=[[" A heron."] * 10])
+    alone, kept = (scored(cells, Perplexity(decoder, folder))["base", "perplexity"] for folder in (None, tmp_path))
+    assert alone.signature == kept.signature
+    assert fingerprint(decoder.expert) in kept.signature
 
 
 def test_a_signature_says_what_a_score_is(decoder: Decoder) -> None:

@@ -361,5 +361,5 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_unknown_runner_is_refused(architecture: Architecture, unchecked_types: None) -> None:
-    with pytest.raises(SettingsError, match="choose 'auto', 'eager', 'compiled'"):
+    with pytest.raises(SettingsError, match="choose 'auto', 'cached', 'eager', 'compiled'"):
         Runner(architecture, "fast")  # type: ignore[arg-type]

@@ -97,6 +97,25 @@ def test_nothing_is_mutated_and_nothing_becomes_nan(processor: Processor, case: 
 
 
 @every
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32), shift=st.floats(-20, 20))
+def test_a_shift_invariant_processor_defines_the_same_distribution(
+    processor: Processor, seed: int, shift: float
+) -> None:
+    case = make_case(seed, dtype=torch.float64)
+    plain, shifted = (processor(case.history, scores).log_softmax(-1) for scores in (case.scores, case.scores + shift))
+    if processor.shift_invariant:
+        torch.testing.assert_close(shifted, plain, rtol=0, atol=1e-9)
+
+
+def test_what_multiplies_scores_or_is_unknown_is_not_taken_for_shift_invariant() -> None:
+    assert [type(processor) for processor in EVERY if not processor.shift_invariant] == [
+        RepetitionPenalty,
+        TransformersProcessor,
+    ]
+
+
+@every
 def test_a_row_with_nothing_left_stays_empty(processor: Processor) -> None:
     case = make_case(5, rows=2, vocab=12)
     case.scores[0] = -math.inf

@@ -54,8 +54,9 @@ def evaluate(
         if out is not None:
             check_folder(out)
         file = _override(read_study(study), {"expert": expert, "amateur": amateur, "dtype": dtype, "device": device})
-        prepared = prepare(file, study.parent, limit)
-        cells = _run(prepared, _texts_folder(out))
+        texts = _texts_folder(out)
+        prepared = prepare(file, study.parent, limit, texts)
+        cells = _run(prepared, texts)
         scores = score(cells, prepared.metrics, prepared.baseline, file.level, Signer())
         report = make_report(file, prepared.baseline, cells, scores, shlex.join(["descant", *sys.argv[1:]]))
         if out is not None:
@@ -68,10 +69,10 @@ def evaluate(
 
 
 def _override(file: "StudyFile", given: dict[str, str | None]) -> "StudyFile":
-    """Return the study with other models: an expert by another name brings no amateur along."""
+    """Return the study with other models: an expert by another name brings neither amateur nor sources along."""
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if "expert" in changes:
-        changes = {"amateur": None, "revision": None, **changes}
+        changes = {"amateur": None, "revision": None, "sources": {}, **changes}
     return file.model_copy(update={"models": file.models.model_copy(update=changes)}) if changes else file
 
 

@@ -78,7 +78,12 @@ class ModelOptions:
     dtype: Annotated[str, option(_MODELS, "float32, bfloat16, …; auto: the checkpoint's.", of="NAME")] = "auto"
     device: Annotated[str, option(_MODELS, "cuda, mps or cpu; auto: the first there is.", of="NAME")] = "auto"
     runner: Annotated[
-        str, option(_MODELS, "eager, compiled, or auto: compiled if that was done before.", of="NAME")
+        str,
+        option(
+            _MODELS,
+            "eager; compiled; cached: if that was done before; auto: also in the background; graph: of CUDA.",
+            of="NAME",
+        ),
     ] = "auto"
     quantization: Annotated[
         str | None, option(_MODELS, "Round the expert's weights on a CPU: int8 or int4.", of="NAME")

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from descant.errors import SettingsError, UsageError
+from descant.models import RunnerName
 
 Part = str | dict[str, Any]
 """A class by name, or by name with its arguments."""
@@ -39,6 +40,8 @@ class Models(Section):
     ----------
     expert, amateur
         Hub ids or folders; the amateur also a setting, such as `{EarlyExit: {layer: 2}}`.
+    sources
+        Hub ids or folders of what else scorings read, by role: `{tuned: NAME, untuned: NAME}` for `ProxyTuning`.
     judge
         The model of metrics that read texts; by default the expert, which favours what it would say itself.
     dtype, device, revision, quantization, amateur_quantization, runner, trust_remote_code
@@ -47,13 +50,14 @@ class Models(Section):
 
     expert: str | None = None
     amateur: Part | None = None
+    sources: dict[str, str] = {}
     judge: str | None = None
     dtype: str = "auto"
     device: str = "auto"
     revision: str | None = None
     quantization: Literal["int8", "int4"] | None = None
     amateur_quantization: Literal["int8", "int4"] | None = None
-    runner: Literal["auto", "eager", "compiled"] = "auto"
+    runner: RunnerName = "auto"
     trust_remote_code: bool = False
 
 
@@ -175,6 +179,8 @@ class StudyFile(Section):
             raise ValueError(f"several methods are called {twice[0]!r}; give each a name of its own")
         if self.baseline is not None and self.baseline not in labels:
             raise ValueError(f"the baseline {self.baseline!r} is none of the methods; choose from {', '.join(labels)}")
+        if any(self.metrics.count(metric) > 1 for metric in self.metrics):
+            raise ValueError("a metric is there twice, and would be corrected for twice; drop one")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is there twice; drop one")
         return self

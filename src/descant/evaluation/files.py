@@ -1,4 +1,7 @@
-"""Tasks from a JSONL file: one object a line with `prompt` and, where known, `id`, `reference`, `answer`, `group`."""
+"""Tasks from a JSONL file: one object a line with `prompt` and, where known, `id`, `reference`, `answer`, `group`.
+
+`amateur_prompt` is what an amateur `OtherPrompt` reads instead: the question without its context, say.
+"""
 
 import hashlib
 import json
@@ -52,7 +55,7 @@ class TaskFile:
 
     @cached_property
     def _tasks(self) -> list[tuple[str | None, Task]]:
-        lines = enumerate(self._text.splitlines(), start=1)
+        lines = enumerate(self._text.split("\n"), start=1)  # a JSON text may hold other line separators
         tasks = [self._parse(number, line) for number, line in lines if line.strip()]
         names = [task.id for _, task in tasks]
         if not tasks:
@@ -60,6 +63,8 @@ class TaskFile:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise UsageError(f"{self.path} has several tasks with the id {twice!r}; give each its own")
+        if len({task.facts.get("answer") is None for _, task in tasks}) > 1:
+            raise UsageError(f'some tasks of {self.path} have an "answer" and some none; give it to all or none')
         return tasks
 
     def _parse(self, number: int, line: str) -> tuple[str | None, Task]:
@@ -73,6 +78,10 @@ class TaskFile:
         for key in _KEYS:
             if not isinstance(entry.get(key), str | None):
                 raise UsageError(f"{key!r} in {where} is no text; quote it")
+        if entry.get("split") not in (None, "dev", "test"):
+            raise UsageError(f'"split" in {where} is {entry["split"]!r}; choose "dev" or "test", or leave it out')
+        if entry.get("answer") is not None and not _normal(entry["answer"]):
+            raise UsageError(f'"answer" in {where} is {entry["answer"]!r}, which has no word to look for; give one')
         facts = {key: value for key, value in entry.items() if key not in _KEYS or key == "answer"}
         task = Task(entry.get("id", str(number)), entry["prompt"], entry.get("reference"), entry.get("group"), facts)
         return entry.get("split"), task
@@ -83,11 +92,8 @@ class TaskFile:
 
     def judge(self, task: Task, text: str) -> Mapping[str, float]:
         """Return `accuracy`, where the file knows answers."""
-        answered = [task.facts.get("answer") is not None for _, task in self._tasks]
-        if not any(answered):
+        if task.facts.get("answer") is None:
             return {}
-        if not all(answered):
-            raise UsageError(f'some tasks of {self.path} have an "answer" and some none; give it to all or none')
         answer, said = _normal(str(task.facts["answer"])), _normal(text)
         right = said == answer if self.match == "exact" else f" {answer} " in f" {said} "
         return {"accuracy": float(right)}

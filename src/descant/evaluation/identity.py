@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from descant.amateurs import OtherPrompt, OtherTokenizer, Window
 from descant.decoder import Decoder
+from descant.describe import describe
 from descant.models.swapping import linear_forms
 from descant.record import describe_model
 
@@ -63,6 +64,8 @@ def identify(source: Any) -> Any:
 
 
 def identify_all(decoder: Decoder) -> Mapping[str, Any]:
-    """Return what tells a decoder's sources apart, by their names."""
+    """Return what tells a decoder's sources apart, by their names, and when tokens leave the expert early."""
     sources = {"expert": decoder.expert, "amateur": decoder.amateur, **decoder.sources}
-    return {name: identify(source) for name, source in sources.items() if source is not None}
+    found = {name: identify(source) for name, source in sources.items() if source is not None}
+    leaves = {} if decoder.confident_exit is None else {"confident_exit": describe(decoder.confident_exit)}
+    return {**found, **leaves}

@@ -1,6 +1,6 @@
 """From a study file to loaded models, task sets, methods and metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,8 @@ from descant.decoder import Decoder
 from descant.errors import SettingsError
 from descant.evaluation.config import Method, Models, Part, StudyFile, Tasks
 from descant.evaluation.files import TaskFile
-from descant.evaluation.metrics import Metric, load_metric
+from descant.evaluation.generations import Generation
+from descant.evaluation.metrics import Judged, Metric, load_metric
 from descant.evaluation.parts import build, build_amateur
 from descant.evaluation.study import Assignment, Contestant, Study
 from descant.evaluation.tasks import TaskSet
@@ -38,7 +39,7 @@ class Prepared:
     baseline: str
 
 
-def prepare(file: StudyFile, folder: Path, limit: int | None = None) -> Prepared:
+def prepare(file: StudyFile, folder: Path, limit: int | None = None, kept: Path | None = None) -> Prepared:
     """Load everything that a study names and check that every method can run on it.
 
     Parameters
@@ -49,6 +50,8 @@ def prepare(file: StudyFile, folder: Path, limit: int | None = None) -> Prepared
         From where paths in it count.
     limit
         Use so many tasks of each set at most, for a quick try.
+    kept
+        Where metrics keep what their model has read; None: nowhere.
 
     Raises
     ------
@@ -57,6 +60,7 @@ def prepare(file: StudyFile, folder: Path, limit: int | None = None) -> Prepared
     """
     assignments = [_assignment(tasks, folder, file.max_new_tokens, limit) for tasks in file.tasks]
     arguments = [_arguments(method) for method in file.methods]  # before any weights are read
+    _check_sources(file.models.sources, arguments)
     load = _loader(file.models)
     decoder = _decoder(file.models, load)
     contestants = [
@@ -65,10 +69,29 @@ def prepare(file: StudyFile, folder: Path, limit: int | None = None) -> Prepared
     ]
     judge = load(file.models.judge) if file.models.judge else decoder
     judge = Decoder(judge.expert, judge.tokenizer, runner=judge.runner)
-    metrics = tuple(load_metric(name, judge, **settings) for name, settings in map(_named, file.metrics))
+    metrics = tuple(load_metric(name, judge, kept, **settings) for name, settings in map(_named, file.metrics))
+    for metric in metrics:
+        if isinstance(metric, Judged):
+            _try_judge(metric, assignments)
     study = Study(contestants, assignments, file.seeds, file.batch_size, file.chat, file.system)
     study.check()
     return Prepared(study, metrics, file.baseline or file.methods[0].label)
+
+
+def _try_judge(metric: Judged, assignments: Sequence[Assignment]) -> None:
+    """Judge an empty text of each set: scores that its judge does not have are told of before anything is decoded."""
+    for assignment in assignments:
+        nothing = Generation(assignment.tasks()[0], "", [], "stop", 0.0, 0.0, 0)
+        metric.scores([nothing], assignment.task_set)
+
+
+def _check_sources(sources: Mapping[str, str], arguments: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse further models that no method reads; those that one lacks are told of by `Study.check`."""
+    read = {name for parts in arguments for name in parts["scoring"].sources} - {"expert", "amateur"}
+    for role in sources:
+        if role not in read:
+            known = f"choose from {', '.join(sorted(read))}" if read else "drop it"
+            raise SettingsError(f"models.sources: no method reads a source {role!r}; {known}")
 
 
 def _named(part: Part) -> tuple[str, dict[str, Any]]:
@@ -143,6 +166,7 @@ def _decoder(models: Models, load: Callable[[str], Decoder]) -> Decoder:
     decoder = Decoder.from_pretrained(
         expert,
         amateur=named,
+        sources=models.sources,
         device=models.device,
         dtype="float32" if bundled and models.dtype == "auto" else models.dtype,
         revision=models.revision,
@@ -171,4 +195,11 @@ def _with_amateur(decoder: Decoder, spec: Part | None, load: Callable[[str], Dec
         amateur = replace(amateur, tokenizer=load(str(amateur.model)).tokenizer, model=model(amateur.model))
     elif isinstance(amateur, Window):
         amateur = Window(model(amateur.model), amateur.tokens)
-    return Decoder(decoder.expert, decoder.tokenizer, amateur, amateur_tokenizer=tokenizer, runner=decoder.runner)
+    return Decoder(
+        decoder.expert,
+        decoder.tokenizer,
+        amateur,
+        amateur_tokenizer=tokenizer,
+        sources=decoder.sources,
+        runner=decoder.runner,
+    )

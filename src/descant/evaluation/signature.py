@@ -1,5 +1,7 @@
 """Signatures: one line that says what a score is, in the manner of sacreBLEU (Post 2018, arXiv 1804.08771)."""
 
+from dataclasses import fields
+from importlib.metadata import version
 from typing import Any
 
 from descant.decoder import Decoder
@@ -29,13 +31,16 @@ class Signer:
             "settings": settings_key(cell.settings),
             "seeds": "+".join(str(cell.seed) for cell, _ in cells) if cell.contestant.random else "none",
             **versions(),
+            **{package: version(package) for package in metric.packages},
         }
-        return "|".join(f"{name}:{value}" for name, value in parts.items())
+        return "|".join(f"{name}:{str(value).replace('|', '/')}" for name, value in parts.items())
 
     def _settings(self, metric: Metric) -> dict[str, Any]:
-        fields = vars(metric)
         settings: dict[str, Any] = {}
-        for name, value in fields.items():
+        for entry in fields(metric):  # type: ignore[arg-type]
+            name, value = entry.name, getattr(metric, entry.name)
+            if not entry.compare:  # plays no part in the figure
+                continue
             if isinstance(value, Decoder):
                 settings[name] = self._judge(value)
             elif isinstance(value, HiddenStates):

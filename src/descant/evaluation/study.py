@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from descant.amateurs import OtherPrompt
 from descant.checks import whole
 from descant.decoder import Decoder
 from descant.describe import describe
@@ -16,6 +17,7 @@ from descant.evaluation.generations import Generation
 from descant.evaluation.identity import identify_all, versions
 from descant.evaluation.tasks import Task, TaskSet
 from descant.results import Output
+from descant.scoring import Scoring
 from descant.strategies import Strategy
 
 
@@ -48,6 +50,24 @@ class Contestant:
         """Whether a text depends on what else is in its batch, so that a study of fewer tasks has others."""
         strategy = self.arguments.get("strategy")
         return isinstance(strategy, Strategy) and strategy.whole_batch
+
+    def amateur_prompts(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """Return what an amateur `OtherPrompt()` reads in place of each prompt, as an argument of `Decoder.generate`.
+
+        Raises
+        ------
+        SettingsError
+            If a task does not tell.
+        """
+        amateur, scoring = self.decoder.amateur, self.arguments.get("scoring")
+        if not (isinstance(amateur, OtherPrompt) and amateur.prompt is None):
+            return {}
+        if isinstance(scoring, Scoring) and "amateur" not in scoring.sources:
+            return {}
+        lacking = next((task.id for task in tasks if not isinstance(task.facts.get("amateur_prompt"), str)), None)
+        if lacking is not None:
+            raise SettingsError(f'task {lacking} has no "amateur_prompt" for OtherPrompt to read; give each task one')
+        return {"amateur_prompts": [task.facts["amateur_prompt"] for task in tasks]}
 
 
 @dataclass(frozen=True)
@@ -149,10 +169,12 @@ class Study:
             With the name of the method.
         """
         for assignment in self.assignments:
-            first = assignment.tasks()[0]
+            tasks = assignment.tasks()
             for contestant in self.contestants:
                 try:
-                    contestant.decoder.stream([first.prompt], **self.call(contestant, assignment, 0))
+                    contestant.amateur_prompts(tasks)
+                    others = contestant.amateur_prompts(tasks[:1])
+                    contestant.decoder.stream([tasks[0].prompt], **self.call(contestant, assignment, 0), **others)
                 except DescantError as error:
                     raise type(error)(f"method {contestant.name!r} on {assignment.label!r}: {error}") from error
 
@@ -239,6 +261,7 @@ class Cell:
 
     def _decode(self, tasks: Sequence[Task], start: int) -> Iterator[Generation]:
         arguments = self.study.call(self.contestant, self.assignment, batch_seed(self.seed, start))
+        arguments |= self.contestant.amateur_prompts(tasks)
         began = time.perf_counter()
         outputs = self.contestant.decoder.generate([task.prompt for task in tasks], **arguments)
         per_token = (time.perf_counter() - began) / max(1, sum(len(output.token_ids) for output in outputs))

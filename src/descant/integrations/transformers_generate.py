@@ -24,10 +24,11 @@ from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, Generat
 
 from descant.amateurs import Amateur, OtherPrompt, OtherTokenizer
 from descant.choice import row_generator
-from descant.engine import Engine, Method
+from descant.engine import Engine
 from descant.errors import SettingsError
 from descant.integrations.columns import BatchProcessors, Columns
 from descant.integrations.generate_beams import BeamProcessors, also_ends, beam_of, beam_result, search
+from descant.judging import Method
 from descant.opening import Models
 from descant.presets import Preset, preset
 from descant.prompts import check_rows

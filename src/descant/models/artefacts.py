@@ -23,6 +23,7 @@ from torch import Tensor
 
 from descant.models.architecture import Architecture
 from descant.models.step import Bucket, DraftStep, Step, weights_of
+from descant.whole_files import write_whole
 
 _FORMAT = 2
 """Raised when `Step` changes what its graph computes or takes."""
@@ -120,6 +121,20 @@ def artefact_path(folder: Path, key: str, bucket: Bucket) -> Path:
     """Return where the artefact of a bucket is or would be."""
     name = f"{bucket.rows}x{bucket.tokens}{'-every' if bucket.every else ''}"
     return folder / "steps" / key / (f"{name}-draft{bucket.drafts}.pt2" if bucket.drafts else f"{name}.pt2")
+
+
+def note_failure(path: Path, error: Exception) -> None:
+    """Note beside the place of an artefact that it cannot be made, so that no later process tries it unasked."""
+    write_whole(_failure(path), f"{type(error).__name__}: {error}\n", errors="replace")
+
+
+def failed_before(path: Path) -> bool:
+    """Tell whether an artefact could not be made."""
+    return _failure(path).is_file()
+
+
+def _failure(path: Path) -> Path:
+    return path.with_suffix(".failed")
 
 
 def find_compiler() -> str | None:

@@ -28,6 +28,7 @@ from descant.models.cache import KeysWritten, RaggedCache
 from descant.models.early_exit import find_tail
 from descant.models.hidden_states import HiddenStates
 from descant.models.huggingface import Exit, RaggedModel
+from descant.models.narrow_head import Among
 
 Confidence = Callable[[Float[Tensor, "n hidden"], Float[Tensor, "n hidden"]], Float[Tensor, " n"]]
 """Tells from the states after a layer and before it how sure the model is."""
@@ -170,6 +171,7 @@ class ConfidentModel(RaggedModel):
         first_row: int,
         exits: Sequence[Exit],
         hidden: HiddenStates | None = None,
+        among: Among | None = None,
     ) -> list[Float[Tensor, "rows keep vocab"]]:
         rows = range(first_row, first_row + len(tokens))
         # Which new token of its row each is to predict: the first, number 0, comes from the end of the prompt.
@@ -179,7 +181,7 @@ class ConfidentModel(RaggedModel):
         passing = _Pass(thresholds, self._exits, self._confidence, self.cache, self.architecture.layers)
         self._turn.passing = passing if any(value < math.inf for row in thresholds for value in row) else None
         try:
-            logits = super().run(tokens, keep=keep, first_row=first_row, exits=exits, hidden=hidden)
+            logits = super().run(tokens, keep=keep, first_row=first_row, exits=exits, hidden=hidden, among=among)
         finally:
             self._turn.passing = None
         for row, run, numbers in zip(rows, passing.layers_run(), predicted, strict=True):

@@ -1,9 +1,11 @@
 """Any attention-based transformers causal language model over the ragged cache."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -15,11 +17,38 @@ from descant.errors import OutOfMemoryError
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 from descant.models.cache import Placement, RaggedCache
+from descant.models.graph import Capture
 from descant.models.hidden_states import HiddenStates
+from descant.models.narrow_head import Among, Narrowed, narrow
 from descant.models.runner import Runner
+from descant.models.step import Step
 from descant.types import TokenIds
 
 _BLOOM = threading.Lock()
+
+
+@dataclass(frozen=True)
+class StaticPass:
+    """A pass of one token a row, on memory that stays where it is.
+
+    Attributes
+    ----------
+    step
+        Maps a plan (see `Bucket.plan`) and the buffers to logits `[rows, 1, vocab]`.
+    rows
+        How many it takes: at least those of the model. What lies behind those is read, and written, in vain.
+    buffers
+        Keys and values.
+    """
+
+    step: Step
+    rows: int
+    buffers: Sequence[Tensor]
+
+    @property
+    def capacity(self) -> int:
+        """How many tokens a row may hold."""
+        return self.buffers[0].shape[2]
 
 
 class RaggedModel(LanguageModel):
@@ -50,11 +79,44 @@ class RaggedModel(LanguageModel):
     def lengths(self) -> Sequence[int]:
         return self.cache.lengths
 
+    @cached_property
+    def narrowed(self) -> Narrowed | None:
+        """The model for passes of which few logits matter; None if nothing would be gained."""
+        return narrow(self.model)
+
     def add_rows(self, count: int) -> None:
         self.cache.lengths.extend([0] * count)
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         self.cache.keep_rows(rows)
+
+    @property
+    def capture(self) -> Capture | None:
+        """How to capture passes, if they are to be."""
+        return self.runner.capture
+
+    def static_pass(self, length: int) -> StaticPass | None:
+        """Return a pass of one token for every row as a function that can be captured; None if there is none.
+
+        Parameters
+        ----------
+        length
+            How many tokens the rows may reach before the function is of no use any more: buffers that hold so many are
+            allocated.
+        """
+        found = self.runner.static_pass(len(self.lengths))
+        if found is None or not self.cache.layer_bytes:
+            return None
+        rows, step = found
+        try:
+            buffers = self.cache.buffers(0, rows, length)
+        except OutOfMemoryError:  # the padding does not fit; a pass alone may
+            return None
+        return StaticPass(step, rows, buffers)
+
+    def advance(self) -> None:
+        """Count one token more for each row, which a captured pass has read. Mutates."""
+        self.cache.advance(0, [1] * len(self.lengths))
 
     def copy_last(self, rows: Sequence[int]) -> None:
         """Let each row i end with the last token of row `rows[i]`, where the two are the same before it. Mutates."""
@@ -70,9 +132,14 @@ class RaggedModel(LanguageModel):
         self.cache.plan(rows, length, [model.cache for model in beside if isinstance(model, RaggedModel)])
 
     def forward(
-        self, tokens: Sequence[Sequence[int]], *, keep: int = 1, first_row: int = 0
+        self,
+        tokens: Sequence[Sequence[int]],
+        *,
+        keep: int = 1,
+        first_row: int = 0,
+        among: Among | None = None,
     ) -> Float[Tensor, "rows keep vocab"]:
-        return self.run(tokens, keep=keep, first_row=first_row, exits=())[0]
+        return self.run(tokens, keep=keep, first_row=first_row, exits=(), among=among)[0]
 
     def run(
         self,
@@ -82,10 +149,12 @@ class RaggedModel(LanguageModel):
         first_row: int,
         exits: Sequence["Exit"],
         hidden: HiddenStates | None = None,
+        among: Among | None = None,
     ) -> list[Float[Tensor, "rows keep vocab"]]:
         """Do what `forward` does, and return the logits of early exits from the same pass after the model's own.
 
-        Where `hidden` is given, the final hidden states of all new tokens are added to its rows.
+        Where `hidden` is given, the final hidden states of all new tokens are added to its rows. If only the logits
+        `among` some tokens matter, those of others may be −inf; an eager pass asks which they are.
         """
         counts = [len(row) for row in tokens]
         compiled = None if exits or hidden is not None else self._run_compiled(tokens, counts, keep, first_row)
@@ -94,12 +163,15 @@ class RaggedModel(LanguageModel):
             self.cache.advance(first_row, counts)
             return [logits if logits.shape[:2] == (len(counts), keep) else logits[: len(counts), -keep:]]
         device = self.device
+        started = time.perf_counter()
         place = self.cache.place(first_row, counts, device)
         ids = padded(tokens, counts, device)
         watch = None if hidden is None else partial(hidden.append, first_row, counts)
+        narrowed = None if among is None or self.narrowed is None else self.narrowed.ask(among)
+        model = self.model if narrowed is None else narrowed.model
         with head_reads(self.architecture, counts, keep, exits, watch), self._own_bias(place):
             try:
-                logits = self.model(
+                logits = model(
                     input_ids=ids,
                     position_ids=self._position_ids(place),
                     attention_mask=self._masks(place),
@@ -114,6 +186,10 @@ class RaggedModel(LanguageModel):
                     "prompts or decode fewer rows at once"
                 ) from error
         self.cache.commit(counts)
+        if not exits and hidden is None:
+            self.runner.note(len(counts), max(counts), keep, time.perf_counter() - started)
+        if narrowed is not None:
+            logits = narrowed.widen(logits)
         return list(logits.split(len(counts))) if exits else [logits]
 
     def draft(
@@ -122,6 +198,7 @@ class RaggedModel(LanguageModel):
         counts = [len(row) for row in tokens]
         compiled = self._run_compiled(tokens, counts, keep=1, first_row=0, drafts=count)
         if compiled is None:
+            self.runner.note_drafts(len(counts), max(counts), count)
             return None
         logits, ids = compiled
         self.cache.advance(0, [read + count - 1 for read in counts])

@@ -1,26 +1,37 @@
-"""How a forward pass runs: eagerly, or through code compiled for its shape.
+"""How a forward pass runs: eagerly, through code compiled for its shape, or as a captured graph.
 
 A decode pass (few tokens a row) of a small model is mostly dispatch: compiled it takes a third of the time or less.
 One `Runner` belongs to one model and outlives its caches, so what is compiled or loaded once serves every call.
+
+A bucket is *unknown* until its artefact has been looked for, then *compiled* or *eager*. In the mode `"auto"` an eager
+one adds up what its passes take. When that comes to what a compilation is expected to cost, one is started in the
+background (the ski-rental rule: at most about twice the better of the two is spent), so short calls start nothing. It
+becomes compiled when another thread has loaded what came of that; passes wait for nothing.
 """
 
 import logging
 import threading
-import time
 import warnings
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
+
 from descant.errors import SettingsError
-from descant.models import artefacts
+from descant.models import artefacts, background, skeleton
 from descant.models.architecture import Architecture
 from descant.models.artefacts import CompiledStep
-from descant.models.step import Bucket
+from descant.models.cache import free_memory
+from descant.models.graph import CapturedStep, capture_on
+from descant.models.step import Bucket, Step, weights_of
 
-RunnerName = Literal["auto", "eager", "compiled"]
-"""`"compiled"` compiles a shape when it first meets it. `"auto"` takes what is on disk, and compiles nothing unasked:
-a compilation takes longer than most texts, and on the cores that decode. See `Runner.warm_up`."""
+RunnerName = Literal["auto", "cached", "eager", "compiled", "graph"]
+"""`"compiled"` compiles a shape when it first meets it, and has the pass wait. `"cached"` takes what is on disk and
+compiles nothing. `"auto"` does too, and compiles in the background what has cost as much eagerly as that will:
+in another process, one at a time, at the lowest priority; models on the CPU with at most 1 GiB of weights. `"graph"`
+captures decode passes as CUDA graphs, and whole steps of plain decoding (see `RunAhead`)."""
 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 TOKEN_BUCKETS = (1, 2, 3, 5, 9)
@@ -34,7 +45,21 @@ _DRAFT_LAYERS = 8
 compile."""
 
 _PATIENCE = 4
-"""Passes of a bucket before `"auto"` looks for its artefact: loading one takes about that long."""
+"""Passes of a bucket before its artefact is looked for unasked: loading one takes about that long."""
+
+_SECONDS, _SECONDS_OF_LAYER = 8.0, 1.0
+"""What a compilation is expected to take: 11, 13 and 29 s were measured for 4, 12 and 24 layers (2 cores). Each drafted
+token is a pass."""
+
+_MOST_WEIGHTS = 1 << 30
+"""Bytes of weights up to which a model is compiled unasked. A larger one's passes mostly read weights, and gain little:
+Qwen2.5-0.5B in bfloat16, 0.9 GiB, gains 16%."""
+
+_MEMORY = 3 << 29
+"""Bytes that a compilation needs beside the weights; up to 1.25 GiB were measured."""
+
+_AGAIN = 2.0
+"""Seconds of further eager passes before a bucket's turn is asked for again, while another one is compiled."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,14 +72,19 @@ class Runner:
     architecture
         The model.
     mode
-        `"auto"`, `"eager"` or `"compiled"`.
+        `"auto"`, `"cached"`, `"eager"`, `"compiled"` or `"graph"`.
     folder
         Where artefacts are kept; default: see `artefacts.cache_folder`.
 
     Raises
     ------
     SettingsError
-        If there is no such mode.
+        If there is no such mode, or none on the model's device.
+
+    Attributes
+    ----------
+    capture
+        How to capture passes, if they are to be.
     """
 
     def __init__(self, architecture: Architecture, mode: RunnerName = "auto", folder: Path | None = None) -> None:
@@ -63,16 +93,23 @@ class Runner:
         self.architecture = architecture
         self.mode = mode
         self._folder = folder
-        self._steps: dict[Bucket, CompiledStep | None] = {}  # None: stays eager
+        self._steps: dict[Bucket, CompiledStep | CapturedStep | None] = {}  # None: stays eager
+        self._static: dict[int, Step] = {}
         self._passes: dict[Bucket, int] = {}
         self._buckets: dict[tuple[int, int, int, int], Bucket | None] = {}  # looked up in every pass
         self._key = ""
         self._broken = False
-        self._able = mode != "eager" and _compilable(architecture)
+        self._able = mode != "eager" and _compilable(architecture, on_cpu=mode != "graph")
+        self.capture = capture_on(architecture.model.device) if mode == "graph" else None
         self._lock = threading.Lock()
+        self._watching = mode == "auto" and self._able
+        self._spent: dict[Bucket, float] = {}  # seconds of what ran eagerly
+        self._passes_noted, self._seconds_noted = 0, 0.0
 
-    def find(self, rows: int, tokens: int, keep: int, drafts: int = 0) -> tuple[Bucket, CompiledStep] | None:
-        """Return the compiled pass for a shape and what to pad to, or None if the pass is to run eagerly.
+    def find(
+        self, rows: int, tokens: int, keep: int, drafts: int = 0
+    ) -> tuple[Bucket, CompiledStep | CapturedStep] | None:
+        """Return the compiled or captured pass for a shape and what to pad to, or None if the pass is to run eagerly.
 
         Parameters
         ----------
@@ -90,13 +127,39 @@ class Runner:
         if bucket is None:
             return None
         if bucket not in self._steps:
-            if self.mode == "auto":
+            if self.mode in ("auto", "cached"):
                 self._passes[bucket] = self._passes.get(bucket, 0) + 1
                 if self._passes[bucket] <= _PATIENCE:
                     return None
             self._prepare(bucket, compiling=self.mode == "compiled")
         step = self._steps[bucket]
         return None if step is None else (bucket, step)
+
+    def note(self, rows: int, tokens: int, keep: int, seconds: float, drafts: int = 0) -> None:
+        """Take note of what ran eagerly for lack of compiled code, and perhaps have that made in the background.
+
+        Parameters
+        ----------
+        rows, tokens, keep, drafts
+            As they were given to `find`.
+        seconds
+            How long it took.
+        """
+        bucket = self._buckets.get((rows, tokens, keep, drafts)) if self._watching else None
+        if bucket is None:
+            return
+        if not drafts:
+            self._passes_noted, self._seconds_noted = self._passes_noted + 1, self._seconds_noted + seconds
+        spent = self._spent[bucket] = self._spent.get(bucket, 0.0) + seconds
+        price = _SECONDS + _SECONDS_OF_LAYER * self.architecture.layers * max(1, bucket.drafts)
+        if spent >= price and self._steps.get(bucket) is None:
+            self._spent[bucket] = price - _AGAIN
+            self._compile_in_background(bucket)
+
+    def note_drafts(self, rows: int, tokens: int, drafts: int) -> None:
+        """Take note of drafts that take a pass each, for lack of compiled code for all of them in one call."""
+        if self._passes_noted:
+            self.note(rows, tokens, 1, drafts * self._seconds_noted / self._passes_noted, drafts)
 
     def warm_up(
         self, rows: Sequence[int] = (1,), tokens: Sequence[int] = (1,), *, every: bool = True, drafts: int = 0
@@ -124,8 +187,17 @@ class Runner:
                 ready = ready and self._steps[bucket] is not None
         return ready
 
+    def static_pass(self, rows: int) -> tuple[int, Step] | None:
+        """Return a pass of one token a row, as a function that can be captured, and how many rows it takes at least."""
+        bucket = bucket_of(rows, 1, 1) if self.capture is not None and self._able else None
+        if bucket is None:
+            return None
+        if bucket.rows not in self._static:
+            self._static[bucket.rows] = Step(self.architecture, bucket).eval()
+        return bucket.rows, self._static[bucket.rows]
+
     def _bucket(self, rows: int, tokens: int, keep: int, drafts: int) -> Bucket | None:
-        if drafts and self.architecture.layers > _DRAFT_LAYERS:
+        if drafts and self.architecture.layers > _DRAFT_LAYERS and self.capture is None:
             return None
         return bucket_of(rows, tokens, keep, drafts)
 
@@ -133,6 +205,9 @@ class Runner:
         """Load the artefact of a bucket, or compile it if allowed. After a failure it stays eager, with one warning."""
         with self._lock:
             if self._steps.get(bucket) is not None:
+                return
+            if self.capture is not None:
+                self._steps[bucket] = CapturedStep(self.architecture, bucket, self.capture)
                 return
             step = None
             try:
@@ -161,28 +236,53 @@ class Runner:
             return None
 
     def _compile(self, bucket: Bucket) -> CompiledStep:
-        from descant.models.probe import check_step, find_layout  # which run eager passes, and so import the model
+        from descant.models.compiling import compile_bucket  # which runs eager passes, and so imports the model
 
-        if artefacts.find_compiler() is None:
-            raise RuntimeError("there is no C++ compiler (g++ or clang++; CXX names another)")
-        name = type(self.architecture.model).__name__
-        _log.info("compiling a decode pass of %s for %s", name, bucket)
-        start = time.perf_counter()
+        return compile_bucket(self.architecture, bucket, self._path(bucket))
+
+    def _compile_in_background(self, bucket: Bucket) -> None:
+        """Start a compilation, unless another process has made the artefact by now, or it cannot be made."""
         path = self._path(bucket)
-        step = artefacts.compile_step(
-            self.architecture,
-            find_layout(self.architecture),
-            bucket,
-            path,
-            lambda compiled: check_step(self.architecture, bucket, compiled),
-        )
-        _log.info("compiled %s for %s in %.1f s: %s", name, bucket, time.perf_counter() - start, path)
-        return step
+        if path.is_file():
+            self._prepare(bucket, compiling=False)
+            if self._steps[bucket] is not None:
+                return
+        if artefacts.failed_before(path) or artefacts.find_compiler() is None or not _affordable(self.architecture):
+            self._watching = False
+            return
+        runner = weakref.ref(self)  # it may have been dropped, with its model, when the compilation ends
+
+        def end(reason: str) -> None:
+            alive = runner()
+            if alive is not None:
+                alive._end_compilation(bucket, reason)
+
+        background.start(lambda: self._job(bucket), self.folder, end)
+
+    def _job(self, bucket: Bucket) -> bytes:
+        """Return what the process that compiles is to read."""
+        from descant.models.compiling import Job
+
+        return skeleton.dump(Job(self.architecture.model, bucket, self.folder, self._key, torch.get_num_threads()))
+
+    def _end_compilation(self, bucket: Bucket, reason: str) -> None:
+        """Load what was compiled; after a failure nothing more is compiled unasked."""
+        if not reason:
+            self._prepare(bucket, compiling=False)
+        if self._steps.get(bucket) is None:
+            self._watching = False
+            name = type(self.architecture.model).__name__
+            _log.warning("%s is not compiled in the background and runs eagerly: %s", name, reason or "see above")
+
+    @property
+    def folder(self) -> Path:
+        """Where artefacts are kept."""
+        return self._folder or artefacts.cache_folder()
 
     def _path(self, bucket: Bucket) -> Path:
         if not self._key:
             self._key = artefacts.fingerprint(self.architecture)
-        return artefacts.artefact_path(self._folder or artefacts.cache_folder(), self._key, bucket)
+        return artefacts.artefact_path(self.folder, self._key, bucket)
 
 
 def bucket_of(rows: int, tokens: int, keep: int, drafts: int = 0) -> Bucket | None:
@@ -195,11 +295,25 @@ def bucket_of(rows: int, tokens: int, keep: int, drafts: int = 0) -> Bucket | No
     return Bucket(wide, long, every=keep > 1, drafts=ahead)
 
 
-def _compilable(architecture: Architecture) -> bool:
-    """Tell whether the passes of a model can be compiled at all."""
+def _compilable(architecture: Architecture, *, on_cpu: bool) -> bool:
+    """Tell whether the passes of a model are functions of tensors that can be compiled (for a CPU) or captured."""
     model = architecture.model
+    if on_cpu and model.device.type != "cpu":
+        return False
     # BLOOM's bias is patched into its module for each pass.
-    return architecture.cache == "ragged" and model.device.type == "cpu" and model.config.model_type != "bloom"
+    return architecture.cache == "ragged" and model.config.model_type != "bloom"
+
+
+def _affordable(architecture: Architecture) -> bool:
+    """Tell whether another process may hold such weights again, for the sake of what compiling gains."""
+    weights = {id(weight): weight for weight in weights_of(architecture.model).values()}.values()
+    size = sum(
+        weight.numel() * weight.element_size()
+        if weight.is_mkldnn
+        else min(weight.nbytes, weight.untyped_storage().nbytes())
+        for weight in weights
+    )
+    return size <= _MOST_WEIGHTS and size + _MEMORY <= free_memory(torch.device("cpu"))
 
 
 def _line(error: Exception) -> str:

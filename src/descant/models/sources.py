@@ -8,6 +8,7 @@ for some steps and catches up.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from descant.models.base import ByteSource, LanguageModel
 from descant.models.confident_exit import ConfidentModel
 from descant.models.hidden_states import HiddenStates
 from descant.models.huggingface import Exit, RaggedModel
+from descant.models.narrow_head import Among
 from descant.models.other_prompt import OtherPromptModel, Replacement
 from descant.types import Logits
 
@@ -80,6 +82,11 @@ class Sources:
         assert isinstance(source, LanguageModel), f"the {name} is an early exit of the expert"
         return source
 
+    @property
+    def has_exits(self) -> bool:
+        """Whether some source is an early exit of the expert."""
+        return bool(self._exits)
+
     def costs_a_pass(self, name: str) -> bool:
         """Whether reading a source takes a forward pass of its own."""
         return name not in self._exits
@@ -135,6 +142,7 @@ class Sources:
         texts: Sequence[Sequence[int]],
         keep: int = 1,
         hidden: HiddenStates | None = None,
+        among: Among | None = None,
     ) -> Mapping[str, Logits]:
         """Read each named source up to the end of the texts.
 
@@ -148,13 +156,15 @@ class Sources:
             For how many last positions of each row logits are returned.
         hidden
             Takes the expert's final hidden states of all tokens that it reads.
+        among
+            For sources that are `narrow`: finds out the tokens whose logits matter. Those of others may be −inf.
 
         Returns
         -------
         Logits `[rows, keep, vocab]` by name, at least float32, brought to the common vocabulary; of the rows that had
         something left to read, which must be some.
         """
-        return {name: self._prepare(self._read(name, texts, keep, hidden)) for name in names}
+        return {name: self.prepare(self._read(name, texts, keep, hidden, among)) for name in names}
 
     def byte_totals(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what the sources with another tokenizer add for a scoring (see `Scoring.__call__`): totals of 0."""
@@ -171,15 +181,22 @@ class Sources:
         if found is None:
             return None
         logits, ids = found
-        return self._prepare(logits), ids
+        return self.prepare(logits), ids
 
-    def _read(self, name: str, texts: Sequence[Sequence[int]], keep: int, hidden: HiddenStates | None) -> Tensor:
+    def narrow(self, name: str) -> bool:
+        """Whether a source is read in less time if the logits of few tokens matter."""
+        source = self.others.get(name)
+        return isinstance(source, RaggedModel) and source.narrowed is not None and source.width >= self.width
+
+    def _read(
+        self, name: str, texts: Sequence[Sequence[int]], keep: int, hidden: HiddenStates | None, among: Among | None
+    ) -> Tensor:
         if name == "expert" and isinstance(self.expert, ConfidentModel):
             self.expert.start_rows([len(text) for text in texts])
         if name == "expert" and (self._exits or hidden is not None):
             return self._read_inside_expert(texts, keep, hidden)
         if name not in self._exits:
-            return read_model(self.model(name), texts, keep)
+            return read_model(self.model(name), texts, keep, among)
         assert name in self._exit_logits, "the expert is read before its exits"
         return self._exit_logits[name]
 
@@ -197,7 +214,8 @@ class Sources:
         self._exit_logits = dict(zip(self._exits, exited, strict=True))
         return final
 
-    def _prepare(self, logits: Tensor) -> Tensor:
+    def prepare(self, logits: Tensor) -> Logits:
+        """Bring logits `[..., vocab]` to the common vocabulary, and to float32 at least."""
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
         missing = self.width - logits.shape[-1]
@@ -211,11 +229,12 @@ def _readers(models: Sequence[LanguageModel]) -> list[LanguageModel]:
     return [model.model if isinstance(model, OtherPromptModel) else model for model in models]
 
 
-def read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Tensor:
+def read_model(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int, among: Among | None = None) -> Tensor:
     """Bring one model up to the end of the texts; return the logits `[rows, keep, vocab]`."""
+    forward = partial(model.forward, among=among) if isinstance(model, RaggedModel) else model.forward
     parts = []
     for part in _unread(model, texts, keep):
-        logits = model.forward(part.tokens, keep=keep if part.wanted else 1, first_row=part.first_row)
+        logits = forward(part.tokens, keep=keep if part.wanted else 1, first_row=part.first_row)
         if part.wanted:
             parts.append(logits)
     return _join(parts)

@@ -28,6 +28,8 @@ class NoRepeatNGram(Processor):
         Length of the n-grams, at least 1; 1 forbids every token that was used.
     """
 
+    shift_invariant = True
+
     n: int
 
     def __post_init__(self) -> None:
@@ -61,6 +63,9 @@ class BadWords(Processor):
         Token ids of each sequence. A word has several spellings in tokens (with and without a leading space,
         say); give each.
     """
+
+    shift_invariant = True
+    capturable = False  # token ids come from the host
 
     sequences: Sequence[Sequence[int]]
 
@@ -100,6 +105,9 @@ class LogitBias(Processor):
     biases
         Token id → bias, as a mapping or as pairs; −inf forbids the token. Kept as pairs in order of ids.
     """
+
+    shift_invariant = True
+    capturable = False  # token ids come from the host
 
     biases: Mapping[int, float] | Sequence[tuple[int, float]]
 
@@ -150,6 +158,9 @@ class MinNewTokens(Processor):
     eos_token_ids
         The ids that end a sequence; None: those of the model.
     """
+
+    shift_invariant = True
+    capturable = False  # token ids come from the host
 
     n: int
     eos_token_ids: Sequence[int] | None = None

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -38,7 +39,17 @@ class Processor(ABC):
 
     Implementations are frozen dataclasses. Entry i of the result depends on entry i of the arguments alone, so
     rows never influence each other.
+
+    Attributes
+    ----------
+    shift_invariant
+        Whether a constant more on all scores of a position changes the result by a constant at most.
+    capturable
+        Whether a call is the same operations on the scores' device whatever their values, as a graph needs it.
     """
+
+    shift_invariant: ClassVar[bool] = False
+    capturable: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:

@@ -46,6 +46,8 @@ class TopP(Processor):
         Keep at least so many.
     """
 
+    shift_invariant = True
+
     p: float
     min_tokens_to_keep: int = 1
 
@@ -62,7 +64,7 @@ class TopP(Processor):
     def _removed(self, scores: Float[Tensor, "n vocab"]) -> Bool[Tensor, "n vocab"]:
         ascending, ids = scores.sort(-1)
         removed = ascending.softmax(-1).cumsum(-1) <= 1 - self.p
-        removed[:, -self.min_tokens_to_keep :] = False
+        removed[:, -self.min_tokens_to_keep :].fill_(False)
         return removed.scatter(-1, ids, removed)
 
     def kept_places(
@@ -123,6 +125,8 @@ class Typical(Processor):
         Keep at least so many.
     """
 
+    shift_invariant = True
+
     mass: float
     min_tokens_to_keep: int = 1
 
@@ -146,7 +150,7 @@ class Typical(Processor):
         mass = scores.gather(-1, ids).softmax(-1).cumsum(-1)
         last = (mass < self.mass).sum(-1, keepdim=True).clamp(max=scores.shape[-1] - 1)
         removed = distance > distance.gather(-1, last)
-        removed[:, : self.min_tokens_to_keep] = False
+        removed[:, : self.min_tokens_to_keep].fill_(False)
         return removed.scatter(-1, ids, removed)
 
     def _by_shortlist(self, scores: Float[Tensor, "n vocab"]) -> tuple[Float[Tensor, "n vocab"], Bool[Tensor, " n"]]:

@@ -56,6 +56,8 @@ class PresencePenalty(Processor):
         0 changes nothing; negative values encourage repetition.
     """
 
+    shift_invariant = True
+
     penalty: float
 
     def __post_init__(self) -> None:
@@ -76,6 +78,8 @@ class FrequencyPenalty(Processor):
     penalty
         0 changes nothing; negative values encourage repetition.
     """
+
+    shift_invariant = True
 
     penalty: float
 

@@ -23,6 +23,8 @@ class Temperature(Processor):
         Above 0 (at least 1e-20); below 1 sharpens the distribution, above 1 flattens it.
     """
 
+    shift_invariant = True
+
     temperature: float
 
     def __post_init__(self) -> None:

@@ -30,6 +30,8 @@ class TopK(Processor):
         Keep at least so many.
     """
 
+    shift_invariant = True
+
     k: int
     min_tokens_to_keep: int = 1
 
@@ -75,6 +77,8 @@ class MinP(Processor):
         Keep at least so many.
     """
 
+    shift_invariant = True
+
     p: float
     min_tokens_to_keep: int = 1
 
@@ -107,6 +111,8 @@ class Epsilon(Processor):
         Keep at least so many (and what ties with the last of them).
     """
 
+    shift_invariant = True
+
     epsilon: float
     min_tokens_to_keep: int = 1
 
@@ -133,6 +139,8 @@ class Eta(Processor):
         Keep at least so many (and what ties with the last of them).
     """
 
+    shift_invariant = True
+
     epsilon: float
     min_tokens_to_keep: int = 1
 
@@ -144,7 +152,7 @@ class Eta(Processor):
         del history
         # transformers holds ε in float32 whatever the scores are, and takes the entropy of twice normalised
         # scores.
-        epsilon = torch.tensor(self.epsilon, dtype=torch.float32, device=scores.device)
+        epsilon = torch.full((), self.epsilon, dtype=torch.float32, device=scores.device)
         log_probs = scores - scores.logsumexp(-1, keepdim=True)
         entropy = -(log_probs.clamp(min=torch.finfo(scores.dtype).min) * log_probs.softmax(-1)).sum(-1, keepdim=True)
         eta = torch.minimum(epsilon.to(scores.dtype), epsilon.sqrt() * (-entropy).exp())
@@ -164,6 +172,8 @@ class TopNSigma(Processor):
     n
         Above 0; the paper uses 1.
     """
+
+    shift_invariant = True
 
     n: float
 

@@ -66,6 +66,11 @@ class Scoring(ABC):
         """
 
     @property
+    def capturable(self) -> bool:
+        """Whether a call is the same operations on the logits' device whatever their values, as a graph needs it."""
+        return True
+
+    @property
     def additive(self) -> bool:
         """Whether the scores of different positions may be added up as they are, which beam search does.
 
@@ -84,6 +89,11 @@ class Scoring(ABC):
         """
         del expert
         return None
+
+    @property
+    def head_suffices(self) -> bool:
+        """Whether other sources may be −inf outside `head`: the scores of a position then change by one constant."""
+        return False
 
     def settled(self, expert: Logits) -> Mask:
         """Tell at which positions the expert's logits alone decide the scores, which are those of `alone`.

@@ -160,6 +160,10 @@ class Contrastive(Scoring):
         return ~(expert < self._threshold(expert))
 
     @property
+    def head_suffices(self) -> bool:
+        return True  # the amateur's normaliser is the same for all tokens of a position
+
+    @property
     def additive(self) -> bool:
         return self.beta is None
 

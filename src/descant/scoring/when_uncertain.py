@@ -56,6 +56,10 @@ class WhenUncertain(Scoring):
     def head(self, expert: Logits) -> Candidates | None:
         return self.scoring.head(expert)
 
+    @property
+    def head_suffices(self) -> bool:
+        return self.scoring.head_suffices
+
     def settled(self, expert: Logits) -> Mask:
         return self._certain(expert) | self.scoring.settled(expert)
 

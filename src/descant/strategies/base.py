@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from descant.types import Chosen
@@ -28,6 +28,10 @@ class Draws:
     generators: Sequence[torch.Generator]
     batch_rows: Sequence[int]
     batch_size: int
+
+    def uniforms(self, device: torch.device) -> Float64[Tensor, " n"]:
+        """Draw a number in [0, 1) for each choice, in order; on a device that has float64."""
+        return torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in self.generators]).to(device)
 
 
 class Strategy(ABC):
@@ -55,6 +59,11 @@ class TokenStrategy(Strategy):
     @property
     def of_allowed(self) -> bool:
         """Whether choosing among the allowed tokens alone, in their order, is choosing among all."""
+        return False
+
+    @property
+    def capturable(self) -> bool:
+        """Whether `choose` is the same operations on tensors whatever their values, so that a graph can hold it."""
         return False
 
     @abstractmethod

@@ -22,6 +22,10 @@ class Greedy(TokenStrategy):
     def of_allowed(self) -> bool:
         return True
 
+    @property
+    def capturable(self) -> bool:
+        return True
+
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         del draws
         return choice.argmax(scores)

@@ -43,9 +43,12 @@ class Sample(TokenStrategy):
     def of_allowed(self) -> bool:
         return not self.whole_batch
 
+    @property
+    def capturable(self) -> bool:
+        return not self.whole_batch
+
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         if self.rng == "transformers":
             return choice.multinomial_like_transformers(scores, draws.batch_rows, draws.batch_size)
-        uniforms = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in draws.generators])
-        where = "cpu" if scores.device.type == "mps" else scores.device  # MPS has no float64
-        return choice.categorical(scores.to(where), uniforms.to(where)).to(scores.device)
+        where = torch.device("cpu") if scores.device.type == "mps" else scores.device  # MPS has no float64
+        return choice.categorical(scores.to(where), draws.uniforms(where)).to(scores.device)

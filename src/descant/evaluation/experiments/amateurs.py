@@ -214,8 +214,8 @@ def _draw(results: Mapping[str, Data]) -> Any:
     for world, colour, marker in zip(worlds, COLOURS, MARKERS, strict=False):
         own = {label: data for label, data in results.items() if data["world"] == world}
         spots = [_mean_spot(own, name) for name in _names(own)]
-        models = sorted((alone, gain) for alone, gain in spots if alone is not None)
-        knowing.plot(*zip(*models, strict=True), color=colour, marker=marker, linestyle=":", label=world)
+        models = [(alone, gain) for alone, gain in spots if alone is not None]
+        knowing.plot(*zip(*models, strict=True), color=colour, marker=marker, linestyle="", label=world)
         for whose, style in (("amateur", "-"), ("expert", "--")):
             seen = [name for name in _names(own) if name.startswith(f"{whose}, last ")]
             if seen:

@@ -137,7 +137,8 @@ def draw_frontier(results: Mapping[str, Data]) -> Any:
     truths = [data["truth"]["scores"] for data in results.values() if data["truth"]]
     if truths:
         spot = [sum(scores[name]["value"] for scores in truths) / len(truths) for name in ("diversity", "valid")]
-        axis.scatter(*[[value] for value in spot], s=140, color="black", marker="*", label="the truth itself")
+        ring = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.2, "marker": "*", "s": 240}
+        axis.scatter(*[[value] for value in spot], zorder=3, label="the truth itself", **ring)
     axis.set_xlabel("diversity of a text")
     axis.set_ylabel("valid words")
     axis.legend(fontsize=7, loc="lower left")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from descant.decoder import Decoder
@@ -52,13 +53,12 @@ _PLAIN: Mapping[str, Callable[..., Metric]] = {
     "passes": Passes,
 }
 _WITH_MODEL: Mapping[str, Callable[..., Metric]] = {
-    "perplexity": Perplexity,
     "coherence": lambda judge, **settings: Coherence(HiddenStates(judge), **settings),
     "mauve": lambda judge, **settings: Mauve(HiddenStates(judge, "last"), **settings),
 }
 
 
-def load_metric(name: str, judge: Decoder, /, **settings: Any) -> Metric:
+def load_metric(name: str, judge: Decoder, folder: Path | None = None, /, **settings: Any) -> Metric:
     """Return the metric of that name.
 
     Parameters
@@ -67,6 +67,8 @@ def load_metric(name: str, judge: Decoder, /, **settings: Any) -> Metric:
         As a study file has it.
     judge
         The model of metrics that read texts.
+    folder
+        Where what the model has read is kept; None: nowhere.
     settings
         Its other settings.
 
@@ -75,12 +77,14 @@ def load_metric(name: str, judge: Decoder, /, **settings: Any) -> Metric:
     SettingsError
         If there is none, or it has no such setting.
     """
-    names = [*_PLAIN, *_WITH_MODEL]
+    names = [*_PLAIN, "perplexity", *_WITH_MODEL]
     if name not in names:
         close = get_close_matches(name, names, n=1)
         remedy = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(names)}"
         raise SettingsError(f"there is no metric {name!r}; {remedy}")
     try:
+        if name == "perplexity":
+            return Perplexity(judge, folder, **settings)
         return _WITH_MODEL[name](judge, **settings) if name in _WITH_MODEL else _PLAIN[name](**settings)
     except TypeError as error:
         raise SettingsError(f"metric {name!r} cannot be set so ({error}); drop or mend its settings") from error

@@ -18,6 +18,11 @@ class Metric(ABC):
     def name(self) -> str:
         """What reports call it."""
 
+    @property
+    def packages(self) -> Sequence[str]:
+        """The packages that decide the figure, besides what computes all of them."""
+        return ()
+
     def better(self, column: str) -> Better | None:  # noqa: ARG002
         """Return which end of a column is better; None where neither is, or it depends."""
         return None

@@ -48,6 +48,11 @@ class Mauve(CorpusMetric):
         """Its name."""
         return "MAUVE"
 
+    @property
+    def packages(self) -> Sequence[str]:
+        """The reference implementation."""
+        return ("mauve-text",)
+
     def better(self, column: str) -> Better:  # noqa: ARG002
         """More of it."""
         return "higher"

@@ -1,0 +1,235 @@
+"""Captured steps and passes: the tokens of the loop, from operations that were recorded once."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import architectures
+from architectures import make_prompts, near
+from capturing import ELSEWHERE, Recorder, fits_a_graph, move_elsewhere
+from descant import (
+    Contrastive,
+    Decoder,
+    DecodingError,
+    NoRepeatNGram,
+    PromptLookup,
+    RepetitionPenalty,
+    Sample,
+    SettingsError,
+    Speculative,
+    Temperature,
+    TopP,
+    run_ahead,
+)
+from descant.models import Runner, graph, inspect_model, open_model
+from descant.models.huggingface import RaggedModel, StaticPass
+from descant.models.sources import Sources
+from descant.processors import History, Processor
+from descant.run_ahead import RunAhead
+from test_matrix import PROCESSORS, SCORINGS, WORKING, Cell, check_cell, decoder_of
+
+VOCAB = 61
+EXPERT = architectures.build("qwen2", seed=3, num_hidden_layers=2, vocab_size=VOCAB)
+EXPERT.generation_config.eos_token_id = [4, 11]
+AMATEUR = near(EXPERT, 0.05)
+PROMPTS = make_prompts(5, 1, 8, 30, vocab=VOCAB)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setattr(graph, "CAPTURES", {"cpu": recorder})
+    decoder_of.cache_clear()  # these would go on with another test's recorder
+    return recorder
+
+
+def decoders(**settings: Any) -> tuple[Decoder, Decoder]:
+    """The same decoder without graphs and with them."""
+    plain, captured = (Decoder(EXPERT, runner=runner, **settings) for runner in ("eager", "graph"))  # type: ignore[arg-type]
+    return plain, captured
+
+
+CAPTURED: list[Cell] = [
+    ("likelihood", "none", "none", "greedy"),
+    ("likelihood", "none", "chain", "sample"),
+    ("contrastive", "model", "none", "sample"),
+    ("contrastive", "model", "no repeated token", "greedy"),
+    ("contrastive, beta", "model", "frequency", "greedy"),
+    ("contrastive when uncertain", "model", "eta", "sample"),
+    ("context-aware by divergence", "model", "typical", "greedy"),
+    ("proxy tuning", "model", "presence", "greedy"),
+    ("dexperts", "model", "top-n-sigma", "sample"),
+]
+
+
+@pytest.mark.parametrize("cell", CAPTURED, ids=", ".join)
+def test_captured_steps_give_what_the_oracle_gives(cell: Cell, recorder: Recorder) -> None:
+    check_cell(cell, "graph")
+    assert recorder.replays > 3, "nothing was captured: nothing is tested"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("cell", [cell for cell in WORKING if cell[1] in ("none", "model")], ids=", ".join)
+def test_every_method_gives_what_the_oracle_gives_where_passes_are_captured(cell: Cell, recorder: Recorder) -> None:
+    check_cell(cell, "graph")
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "contrastive": {},
+    "sampled": {
+        "strategy": Sample(),
+        "processors": (RepetitionPenalty(1.3), NoRepeatNGram(3), Temperature(1.3), TopP(0.95)),
+        "seed": 5,
+    },
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_that_join_end_and_outgrow_their_buffers_get_the_tokens_of_the_loop(
+    method: str, recorder: Recorder
+) -> None:
+    plain, captured = decoders(amateur=AMATEUR)
+    settings = {"max_new_tokens": 70, "batch_size": 3, **METHODS[method]}
+    expected, found = plain.generate(PROMPTS, **settings), captured.generate(PROMPTS, **settings)
+    assert [out.token_ids for out in found] == [out.token_ids for out in expected]
+    assert [out.finish_reason for out in found] == [out.finish_reason for out in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-10)
+    assert len(recorder.graphs) > 1, "no buffer was outgrown"
+    assert recorder.replays > max(len(out.token_ids) for out in found)
+
+
+def test_a_captured_step_reads_every_model_once_a_token_and_no_python_runs_in_it(recorder: Recorder) -> None:
+    _, captured = decoders(amateur=AMATEUR)
+    passes = {"expert": 0, "amateur": 0}
+
+    def count(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            passes[name] += 1
+
+        return hook
+
+    handles = [EXPERT.register_forward_hook(count("expert")), AMATEUR.register_forward_hook(count("amateur"))]
+    try:
+        [out] = captured.generate([PROMPTS[1]], max_new_tokens=30, ignore_eos=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert len(out.token_ids) == 30
+    read = 1 + len(recorder.graphs)  # the prompt, and what is recorded
+    assert passes == {"expert": read, "amateur": read}
+    assert recorder.replays == 29, "nothing is launched beyond the limit"
+
+
+def test_a_row_that_ends_leaves_the_generators_of_the_others_where_they_are(recorder: Recorder) -> None:
+    plain, captured = decoders()
+    settings: dict[str, Any] = {"strategy": Sample(), "seed": 1, "max_new_tokens": 40}
+    together = captured.generate(PROMPTS, **settings)
+    assert len({len(out.token_ids) for out in together}) > 2, "the rows end together: nothing is tested"
+    assert [out.token_ids for out in together] == [out.token_ids for out in plain.generate(PROMPTS, **settings)]
+    assert recorder.replays > max(len(out.token_ids) for out in together), "no step was launched in vain"
+
+
+def test_a_stream_that_is_cancelled_keeps_what_it_showed(recorder: Recorder) -> None:
+    plain, captured = decoders(amateur=AMATEUR)
+    whole = plain.generate([PROMPTS[2]], max_new_tokens=20, ignore_eos=True)[0].token_ids
+    shown: list[int] = []
+
+    def enough() -> bool:
+        return len(shown) >= 9
+
+    for piece in captured.stream([PROMPTS[2]], max_new_tokens=20, ignore_eos=True, cancelled=enough):
+        shown += piece.token_ids
+    assert shown == whole[:9]
+    assert recorder.replays > 9
+
+
+def test_where_no_token_is_allowed_the_loop_falls_back_and_where_none_is_left_it_says_so(recorder: Recorder) -> None:
+    plain, captured = decoders(amateur=AMATEUR)
+    # With α = 1 the head is one token, which may not come twice: then the expert's own order decides.
+    settings: dict[str, Any] = {"scoring": Contrastive(1.0), "processors": (NoRepeatNGram(1),), "ignore_eos": True}
+    one, other = (d.generate([PROMPTS[0]], max_new_tokens=40, **settings)[0] for d in (captured, plain))
+    assert one.token_ids == other.token_ids
+    assert recorder.replays > 0
+    for decoder in (plain, captured):
+        with pytest.raises(DecodingError, match=r"forbid every token at step .* of row 0"):
+            decoder.generate([PROMPTS[0]], max_new_tokens=VOCAB + 9, **settings)
+
+
+SPECULATIVE = {
+    "the amateur drafts": Speculative(tokens=3),
+    "drafts are drawn": Speculative(Sample(), tokens=2),
+    "the text drafts": Speculative(draft=PromptLookup(2), tokens=3),
+}
+
+
+@pytest.mark.parametrize("strategy", SPECULATIVE.values(), ids=SPECULATIVE.keys())
+def test_speculation_runs_on_captured_passes(strategy: Speculative, recorder: Recorder) -> None:
+    plain, captured = decoders(amateur=AMATEUR)
+    settings: dict[str, Any] = {"strategy": strategy, "max_new_tokens": 30, "seed": 2}
+    expected, found = (d.generate(PROMPTS[:3], **settings) for d in (plain, captured))
+    assert [out.token_ids for out in found] == [out.token_ids for out in expected]
+    assert [out.speculation for out in found] == [out.speculation for out in expected]
+    assert recorder.replays > 10
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_processor_says_whether_it_can_be_captured(name: str) -> None:
+    arguments = torch.randint(31, (2, 9)), torch.tensor([5, 8]), torch.randn(2, 31, dtype=torch.float64)
+
+    def call(processor: Processor, tokens: Tensor, lengths: Tensor, scores: Tensor) -> Tensor:
+        return processor(History(tokens, lengths, lengths - 3), scores)
+
+    for processor in PROCESSORS[name].processors:
+        assert processor.capturable == fits_a_graph(partial(call, processor.with_eos((4,))), *arguments)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("name", SCORINGS)
+def test_a_scoring_says_whether_it_can_be_captured(name: str) -> None:
+    scoring = SCORINGS[name].scoring.for_expert(4, tied=False)
+    names = [*scoring.sources, *scoring.exits]
+    logits = [torch.randn(2, 31, dtype=torch.float64) for _ in names]
+    assert scoring.capturable == fits_a_graph(lambda *seen: scoring(dict(zip(names, seen, strict=True))), *logits)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("processed", ["none", "chain"])
+def test_a_whole_step_stays_on_the_device(processed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "CAPTURES", {"meta": Recorder()})
+    networks = [copy.deepcopy(network) for network in (EXPERT, AMATEUR)]
+    # There tensors do not mix with the host's, and have no value that could be asked for.
+    with FakeTensorMode() as mode, torch.inference_mode():
+        for network in networks:
+            move_elsewhere(mode, network)
+        expert, amateur = (open_model(seen, Runner(seen, "graph")) for seen in map(inspect_model, networks))
+        sources = Sources(expert, {"amateur": amateur}, VOCAB)
+        ahead = RunAhead.of(sources, Contrastive(), PROCESSORS[processed].processors, Sample())
+        assert ahead is not None
+        passes, buffers = {}, []
+        for name, model in (("expert", expert), ("amateur", amateur)):
+            assert isinstance(model, RaggedModel)
+            found = model.runner.static_pass(3)
+            assert found is not None
+            dim = EXPERT.config.hidden_size // EXPERT.config.num_attention_heads
+            shape = found[0], EXPERT.config.num_key_value_heads, 64, dim
+            own = [
+                torch.zeros(shape, dtype=torch.float64, device=ELSEWHERE) for _ in range(2 * model.architecture.layers)
+            ]
+            passes[name] = StaticPass(found[1], found[0], own)
+            buffers += own
+        state = run_ahead._State.empty(found[0], 65, ELSEWHERE)
+        ahead._advance(state, passes, buffers, 64)
+    assert all(tensor.device == ELSEWHERE for tensor in state.tensors)
+
+
+def test_graphs_are_refused_where_there_are_none() -> None:
+    with pytest.raises(SettingsError, match=r'captures CUDA graphs, but the model is on cpu; .* runner="compiled"'):
+        Decoder(EXPERT, runner="graph")
