@@ -126,7 +126,9 @@ class _Planted(Speculative):
         super().verify(scores, proposal, draws)  # what it costs is measured
         uniform = (next(self.numbers) * (5**0.5 - 1) / 2 + 0.5) % 1
         stand = torch.arange(len(proposal.ids)) < math.floor(math.log(uniform) / math.log(self.acceptance))
-        return torch.where(stand, proposal.ids, (proposal.ids + 1) % scores.shape[-1])
+        ids = torch.where(stand, proposal.ids, (proposal.ids + 1) % scores.shape[-1])
+        scores.scatter_(1, ids[:, None], scores.amax(-1, keepdim=True))  # what is impossible would end the call
+        return ids
 
 
 def planted() -> list[Row]:

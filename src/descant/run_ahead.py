@@ -247,6 +247,8 @@ class RunAhead:
         if any(list(model.lengths) != read for model in self._models.values()):
             return None
         length = min(max(read) + _AHEAD, max(row.limit for row in rows))
+        if self._graph is not None and length > self._graph.capacity:
+            self._graph = None  # it holds the buffers that are outgrown
         found = {name: model.static_pass(length) for name, model in self._models.items()}
         passes = {name: part for name, part in found.items() if part is not None}
         if len(passes) < len(found):

@@ -7,12 +7,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import PreTrainedModel
 
 import architectures
 from descant import UnsupportedModelError
 from descant.models import LanguageModel, inspect_model, open_model
 from descant.models.architecture import VERIFIED
+from descant.models.cache import RaggedLayer
+from descant.models.huggingface import RaggedModel
 
 PROMPT_LENGTHS = (5, 9, 3, 14)
 NEW_TOKENS = 20
@@ -126,3 +129,24 @@ def test_any_sequence_of_operations_equals_a_pass_without_cache(data: st.DataObj
 
 def test_what_is_called_verified_is_tested_here() -> None:
     assert {name.split()[0] for name in architectures.RAGGED} == VERIFIED
+
+
+@torch.inference_mode()
+def test_a_layer_that_has_grown_leaves_nothing_of_its_old_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the peak is one layer above the new size, though views of all layers are kept between passes."""
+    model = open_model(inspect_model(architectures.build("qwen2")))
+    assert isinstance(model, RaggedModel)
+    model.add_rows(2)
+    model.forward([[5, 6, 7], [8]])
+    model.cache.buffers(0, 2, 8)
+    grow, grown = RaggedLayer.resize, []
+
+    def resize(layer: RaggedLayer, rows: int, capacity: int) -> None:
+        assert layer.keys is not None
+        before = StorageWeakRef(layer.keys.untyped_storage())
+        grow(layer, rows, capacity)
+        grown.append(before.expired())
+
+    monkeypatch.setattr(RaggedLayer, "resize", resize)
+    model.forward([[9] * 300, [9]])
+    assert grown == [True] * len(model.cache.layers)

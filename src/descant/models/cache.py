@@ -50,7 +50,7 @@ class RaggedLayer(CacheLayerMixin):
     def __init__(self, owner: "RaggedCache") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.owner = owner
-        self._slots: tuple[Tensor, Tensor]
+        self._slots: tuple[Tensor, Tensor] | None = None
         self._slots_of: tuple[int, int] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -88,7 +88,7 @@ class RaggedLayer(CacheLayerMixin):
 
     def slots(self, first_row: int, rows: int) -> tuple[Tensor, Tensor]:
         """Return keys and values of consecutive slots; the same views again until the buffers change."""
-        if self._slots_of != (first_row, rows):
+        if self._slots is None or self._slots_of != (first_row, rows):
             assert self.keys is not None
             assert self.values is not None
             self._slots = self.keys.narrow(0, first_row, rows), self.values.narrow(0, first_row, rows)
@@ -109,14 +109,14 @@ class RaggedLayer(CacheLayerMixin):
         return self.owner.capacity
 
     def resize(self, rows: int, capacity: int) -> None:
-        """Move the content to buffers of another size."""
+        """Move the content to buffers of another size; the old ones are free after that."""
+        self._slots_of, self._slots = None, None
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = old.new_zeros((rows, old.shape[1], capacity, old.shape[3]))
             kept_rows, kept = min(rows, old.shape[0]), min(capacity, old.shape[2])
             new[:kept_rows, :, :kept] = old[:kept_rows, :, :kept]
             setattr(self, name, new)
-        self._slots_of = None
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Copy `length` positions of rows `sources` to rows `targets`."""
@@ -261,7 +261,7 @@ class RaggedCache(Cache):
         if self.layer_bytes:
             self.check_fits(new_rows, new_length)
         self.capacity_rows, self.capacity = new_rows, new_length
-        self._buffers_of = None
+        self._buffers_of, self._buffers = None, []
         for layer in self._allocated():  # one layer at a time: the peak is one layer above the new size
             layer.resize(new_rows, new_length)
 
