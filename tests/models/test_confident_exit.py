@@ -227,7 +227,7 @@ def test_what_cannot_be_right_is_refused() -> None:
     setting = ConfidentExit()
     with pytest.raises(SettingsError, match="choose of 1 to 3"):
         Decoder(MODEL, confident_exit=ConfidentExit(layers=[4]))
-    with pytest.raises(SettingsError, match="compiled pass"):
+    with pytest.raises(SettingsError, match="compiled or captured pass"):
         Decoder(MODEL, confident_exit=setting, runner="compiled")
     with pytest.raises(SettingsError, match="amateur is an EarlyExit"):
         Decoder(MODEL, amateur=EarlyExit(1), confident_exit=setting)
