@@ -137,6 +137,14 @@ def test_nothing_starts_where_nothing_can_be_written_or_sent(monkeypatch: pytest
     assert background.start(lambda: b"", tmp_path, Ends()) is None
 
 
+def test_an_application_with_python_inside_is_not_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python(monkeypatch, SLEEP)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert background.start(lambda: b"", tmp_path, Ends()) is None
+
+
 class Endless:
     """A job that takes for ever to read."""
 
