@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import config
 from torch import nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from descant.models.graph import Function
@@ -17,6 +18,9 @@ ELSEWHERE = torch.device("meta")
 
 FROM_THE_HOST = (torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default)
 """Operations that bring numbers from the host, which a CUDA graph must not hold."""
+
+WAITING = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output}
+"""Tags of operations for which the host waits; indexing has one, and waits for masks only."""
 
 
 @dataclass
@@ -36,7 +40,8 @@ class Recorder:
             recorded = make_fx(lambda *seen: tuple(function(seen)))(*tensors)
         finally:
             config.update("jaxtyping_disable", False)
-        assert not from_the_host(recorded)
+        if refused(recorded):
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({refused(recorded)})")
         self.graphs.append(recorded)
 
         def replay() -> Sequence[torch.Tensor]:
@@ -55,7 +60,7 @@ def fits_a_graph(function: Callable[..., torch.Tensor], *arguments: torch.Tensor
             function(*(mode.from_tensor(argument).to(ELSEWHERE) for argument in arguments))
     except (RuntimeError, AssertionError):  # it asked for a value, or brought a tensor of its own
         return False
-    return not from_the_host(recorded)
+    return not refused(recorded)
 
 
 def move_elsewhere(mode: FakeTensorMode, network: nn.Module) -> None:
@@ -68,6 +73,15 @@ def move_elsewhere(mode: FakeTensorMode, network: nn.Module) -> None:
                     held[name] = nn.Parameter(fake, requires_grad=False) if held is module._parameters else fake
 
 
-def from_the_host(recorded: GraphModule) -> list[str]:
-    """Return the operations of a recording that bring numbers from the host."""
-    return [str(node) for node in recorded.graph.nodes if node.target in FROM_THE_HOST]
+def refused(recorded: GraphModule) -> list[str]:
+    """Return the operations of a recording that a CUDA graph cannot hold."""
+    return [str(node) for node in recorded.graph.nodes if node.target in FROM_THE_HOST or _waits(node)]
+
+
+def _waits(node: Node) -> bool:
+    if not isinstance(node.target, OpOverload):
+        return False
+    if node.target.overloadpacket in (torch.ops.aten.index, torch.ops.aten.index_put, torch.ops.aten.index_put_):
+        indices = [index for index in node.args[1] if index is not None]  # type: ignore[union-attr]
+        return any(index.meta["val"].dtype in (torch.bool, torch.uint8) for index in indices)  # type: ignore[union-attr]
+    return bool(WAITING & set(node.target.tags))

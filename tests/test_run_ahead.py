@@ -1,7 +1,10 @@
 """Captured steps and passes: the tokens of the loop, from operations that were recorded once."""
 
 import copy
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +20,8 @@ from descant import (
     Contrastive,
     Decoder,
     DecodingError,
+    Greedy,
+    Likelihood,
     NoRepeatNGram,
     PromptLookup,
     RepetitionPenalty,
@@ -25,13 +30,19 @@ from descant import (
     Speculative,
     Temperature,
     TopP,
+    UnsupportedModelError,
+    WhenUncertain,
     run_ahead,
 )
 from descant.models import Runner, graph, inspect_model, open_model
+from descant.models.cache import RaggedLayer
 from descant.models.huggingface import RaggedModel, StaticPass
+from descant.models.probe import find_layout
 from descant.models.sources import Sources
+from descant.models.step import Bucket, Step
 from descant.processors import History, Processor
 from descant.run_ahead import RunAhead
+from descant.strategies import Strategy
 from test_matrix import PROCESSORS, SCORINGS, WORKING, Cell, check_cell, decoder_of
 
 VOCAB = 61
@@ -228,6 +239,101 @@ def test_a_whole_step_stays_on_the_device(processed: str, monkeypatch: pytest.Mo
         state = run_ahead._State.empty(found[0], 65, ELSEWHERE)
         ahead._advance(state, passes, buffers, 64)
     assert all(tensor.device == ELSEWHERE for tensor in state.tensors)
+
+
+@dataclass(frozen=True)
+class Halved(Processor):
+    """A user's own, which asks for a value."""
+
+    def __call__(self, history: History, scores: Tensor) -> Tensor:
+        return scores / 2 if float(scores.amax()) > 0 else scores
+
+
+class Own(Likelihood):
+    """A user's own, which asks for a value."""
+
+    capturable = False
+
+    def __call__(self, logits: Mapping[str, Tensor]) -> Tensor:
+        return logits["expert"] / 2 if float(logits["expert"].amax()) > 0 else logits["expert"]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"processors": (Halved(),)}, {"scoring": WhenUncertain(Own(), 0.1)}], ids=["processor", "scoring"]
+)
+def test_what_does_not_say_that_it_can_be_captured_runs_outside_of_graphs(
+    settings: dict[str, Any], recorder: Recorder
+) -> None:
+    plain, captured = decoders()
+    settings |= {"max_new_tokens": 12, "ignore_eos": True}
+    one, other = (decoder.generate(PROMPTS[1:3], **settings) for decoder in (captured, plain))
+    assert [out.token_ids for out in one] == [out.token_ids for out in other]
+    assert recorder.replays == 11, "passes are captured, steps are not"
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), Speculative(draft=PromptLookup(1))], ids=["steps", "passes"])
+@pytest.mark.parametrize("name", ["falcon", "qwen2"])
+def test_a_model_that_no_graph_can_hold_is_named(name: str, strategy: Strategy, recorder: Recorder) -> None:
+    """One brings a number from the host, one asks for the longest text."""
+    dynamic = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}
+    decoder = Decoder(architectures.build(name, **(dynamic if name == "qwen2" else {})), runner="graph")
+    with pytest.raises(UnsupportedModelError, match=r'ForCausalLM.* cannot be captured: .*; .* runner="auto"'):
+        decoder.generate([PROMPTS[2]], max_new_tokens=5, strategy=strategy, ignore_eos=True)
+
+
+def test_buffers_that_are_outgrown_are_held_by_no_graph(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[Any]] = []
+    outgrown = 0
+    record, resize = RunAhead._record, RaggedLayer.resize
+
+    def noting(self: RunAhead, passes: Any, rows: Any) -> Any:
+        made.append(weakref.ref(graph := record(self, passes, rows)))
+        return graph
+
+    def resizing(self: RaggedLayer, rows: int, capacity: int) -> None:
+        nonlocal outgrown
+        outgrown += 1
+        assert not any(one() for one in made), "the graph's buffers are not free"
+        resize(self, rows, capacity)
+
+    monkeypatch.setattr(RunAhead, "_record", noting)
+    monkeypatch.setattr(RaggedLayer, "resize", resizing)
+    engine_prompts = [PROMPTS[1], *make_prompts(90, vocab=VOCAB)]  # the second joins when the first has ended
+    _, captured = decoders()
+    captured.generate([PROMPTS[0], *engine_prompts], max_new_tokens=6, batch_size=2)
+    assert made
+    assert outgrown
+
+
+def test_threads_take_turns_with_a_captured_pass() -> None:
+    """A second thread comes while the first one's pass runs."""
+    architecture, bucket = inspect_model(EXPERT), Bucket(1, 1, every=False)
+    plans = [torch.tensor([[token, 0, 1]]) for token in (7, 23)]
+    results: dict[int, Tensor] = {}
+    second: list[threading.Thread] = []
+
+    def capture(function: graph.Function, tensors: Sequence[Tensor]) -> Callable[[], Sequence[Tensor]]:
+        def replay() -> Sequence[Tensor]:
+            if not second:
+                second.append(threading.Thread(target=read, args=(1,)))
+                second[0].start()
+                second[0].join(0.3)  # it waits, or else is done by now
+            return function(tensors)
+
+        return replay
+
+    step = graph.CapturedStep(architecture, bucket, capture)
+    buffers = find_layout(architecture).buffers(1, 64)
+
+    @torch.inference_mode()
+    def read(number: int) -> None:
+        results[number] = step(plans[number], buffers)[0]
+
+    read(0)
+    second[0].join()
+    for number, plan in enumerate(plans):
+        with torch.inference_mode():
+            assert torch.equal(results[number], Step(architecture, bucket).eval()(plan, buffers))
 
 
 def test_graphs_are_refused_where_there_are_none() -> None:

@@ -14,11 +14,13 @@ from descant import (
     EarlyExit,
     Greedy,
     Likelihood,
+    NGram,
     OtherPrompt,
     PromptLookup,
     Sample,
     SettingsError,
     Speculative,
+    Window,
 )
 from descant.models import Runner
 from descant.models.runner import TOKEN_BUCKETS, bucket_of
@@ -97,7 +99,10 @@ def test_what_is_not_compiled_is_said(expert: Any, monkeypatch: pytest.MonkeyPat
     recorded = Recorded(monkeypatch)
     assert not Decoder(expert, amateur=EarlyExit(1)).warm_up(Contrastive())
     assert not Decoder(expert).warm_up(Likelihood(), ContrastiveSearch(4))
+    assert not Decoder(architectures.build("mamba")).warm_up()
     assert recorded.prepared == set()
+    assert not Decoder(expert, amateur=Window(expert, 4)).warm_up(Contrastive())
+    assert Decoder(expert, amateur=NGram(2)).warm_up(Contrastive())
 
 
 def test_arguments_are_checked(expert: Any, unchecked_types: None) -> None:

@@ -407,8 +407,9 @@ class Decoder:
         Returns
         -------
         bool
-            Whether the method's passes will run compiled; False with `runner="eager"`, where nothing compiles or can,
-            and where the expert's layers are looked into.
+            Whether the method's passes will run compiled (with `runner="graph"`: captured, when they first run); False
+            with `runner="eager"`, where nothing compiles or can, where one of the models keeps a state of its own or
+            reads text anew, and where the expert's layers are looked into.
         """
         counts = [whole("warm_up.rows", count, 1, "give whole numbers from 1") for count in rows]
         scoring = self._scoring(check_scoring(scoring))

@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from descant.distribution import apply, logprobs
-from descant.models.graph import Capture, addresses
+from descant.models.graph import Capture, addresses, record
 from descant.models.huggingface import RaggedModel, StaticPass
 from descant.models.sources import Sources
 from descant.processors.base import History, Processor
@@ -114,7 +114,7 @@ class _Slot:
         """Have the last step's choices brought to the host."""
         self._chosen.copy_(state.chosen, non_blocking=True)
         if self._arrived is not None:
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(state.chosen.device))  # the current device may be another
 
     def wait(self) -> None:
         """Wait until the step has left its choices."""
@@ -148,6 +148,11 @@ class _Graph:
     def capacity(self) -> int:
         """How many tokens a row may hold."""
         return min(part.capacity for part in self.passes.values())
+
+    @property
+    def rows(self) -> int:
+        """How many rows it takes."""
+        return self.passes["expert"].rows
 
     def holds(self, passes: Mapping[str, StaticPass]) -> bool:
         """Tell whether these passes are the captured ones, on the same memory."""
@@ -244,11 +249,11 @@ class RunAhead:
     def _start(self, rows: Sequence[Row]) -> _Graph | None:
         """Bring the device to where the host is, with a graph on the present buffers; None if that cannot be."""
         read = [len(row.tokens) - 1 for row in rows]
+        length = min(max(read) + _AHEAD, max(row.limit for row in rows))
+        if self._graph is not None and (length > self._graph.capacity or len(rows) > self._graph.rows):
+            self._graph = None  # it holds the buffers that are outgrown, here or by the step that is taken otherwise
         if any(list(model.lengths) != read for model in self._models.values()):
             return None
-        length = min(max(read) + _AHEAD, max(row.limit for row in rows))
-        if self._graph is not None and length > self._graph.capacity:
-            self._graph = None  # it holds the buffers that are outgrown
         found = {name: model.static_pass(length) for name, model in self._models.items()}
         passes = {name: part for name, part in found.items() if part is not None}
         if len(passes) < len(found):
@@ -272,7 +277,9 @@ class RunAhead:
             return ()
 
         buffers = [buffer for part in passes.values() for buffer in part.buffers]
-        replay = self._capture(advance, [*state.tensors, *buffers])
+        model = self._models["expert"].model
+        what = f"a step of {type(self._scoring).__name__} over {type(model).__name__}"
+        replay = record(self._capture, what, advance, [*state.tensors, *buffers])
         return _Graph(state, passes, replay, [_Slot(count, device) for _ in range(_AHEAD)])
 
     def _advance(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from descant.draft_length import LONGEST
 from descant.models.huggingface import RaggedModel
+from descant.models.ngram import NGramModel
 from descant.models.other_prompt import OtherPromptModel
 from descant.models.runner import DRAFT_BUCKETS, TOKEN_BUCKETS
 from descant.models.sources import Sources
@@ -29,7 +30,10 @@ def warm_up(sources: Sources, strategy: Strategy, rows: Sequence[int]) -> bool:
     ready = not looks_inside  # then the expert's passes show more than logits, and are eager
     for name, source in {"expert": sources.expert, **sources.others}.items():
         model = source.model if isinstance(source, OtherPromptModel) else source
-        if not isinstance(model, RaggedModel) or (name == "expert" and looks_inside):
+        if name == "expert" and looks_inside:
+            continue
+        if not isinstance(model, RaggedModel):
+            ready = ready and isinstance(model, NGramModel)  # counting has no passes
             continue
         drafter = "draft" if "draft" in sources.others else "amateur"
         for tokens, every, drafts in _shapes(strategy, name, drafting=name == drafter):

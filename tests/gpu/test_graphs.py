@@ -1,5 +1,7 @@
 """Captured steps and passes on a GPU; `test_run_ahead` checks the same on the CPU, by recording operations."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,7 +9,18 @@ import torch
 
 import architectures
 from architectures import make_prompts, near
-from descant import Decoder, Likelihood, NoRepeatNGram, RepetitionPenalty, Sample, Speculative, Temperature, TopK, TopP
+from descant import (
+    Decoder,
+    Greedy,
+    Likelihood,
+    NoRepeatNGram,
+    RepetitionPenalty,
+    Sample,
+    Speculative,
+    Temperature,
+    TopK,
+    TopP,
+)
 
 pytestmark = pytest.mark.gpu
 
@@ -50,6 +63,20 @@ def test_graphs_give_the_tokens_of_generate(pair: tuple[Any, Any]) -> None:
         ids = torch.tensor([prompt], device="cuda")
         whole = expert.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=40, do_sample=False)
         assert out.token_ids == whole[0, len(prompt) :].tolist()
+
+
+def test_threads_decode_with_one_decoder(pair: tuple[Any, Any]) -> None:
+    expert, amateur = pair
+    strategies = [Greedy(), Speculative(tokens=3)] * 2
+
+    def decode(decoder: Decoder, number: int) -> list[int]:
+        [out] = decoder.generate([PROMPTS[number]], strategy=strategies[number], max_new_tokens=50, ignore_eos=True)
+        return out.token_ids
+
+    plain, captured = (Decoder(expert, amateur=amateur, runner=runner) for runner in ("eager", "graph"))  # type: ignore[arg-type]
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(partial(decode, captured), range(4)))
+    assert found == [decode(plain, number) for number in range(4)]
 
 
 def test_nothing_waits_inside_a_step(pair: tuple[Any, Any]) -> None:

@@ -2,16 +2,18 @@
 
 import gc
 import logging
+import os
 import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -25,6 +27,7 @@ from descant.models.architecture import Architecture
 from descant.models.background import Compilation, Outcome
 from descant.models.compiling import Job
 from descant.models.huggingface import RaggedModel
+from descant.models.probe import find_layout
 from descant.models.step import Bucket
 
 LIMIT = 300
@@ -134,6 +137,14 @@ def test_nothing_starts_where_nothing_can_be_written_or_sent(monkeypatch: pytest
 
     assert background.start(unsent, tmp_path, Ends()) is None
     monkeypatch.setattr(sys, "executable", "")
+    assert background.start(lambda: b"", tmp_path, Ends()) is None
+
+
+def test_an_application_with_python_inside_is_not_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python(monkeypatch, SLEEP)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
     assert background.start(lambda: b"", tmp_path, Ends()) is None
 
 
@@ -320,6 +331,39 @@ def test_a_failure_that_would_occur_again_is_noted(
     with pytest.raises(type(error)):
         compiling.run(Job(architecture.model, bucket, tmp_path, key, 1))
     assert artefacts.failed_before(path) == noted
+
+
+def test_what_killed_compilations_left_is_removed(
+    monkeypatch: pytest.MonkeyPatch, architecture: Architecture, tmp_path: Path
+) -> None:
+    """A compilation is killed; a day later another one starts, beside one that runs."""
+    path, names = tmp_path / "1x1.pt2", iter(["old", "running", "new"])
+    make = tempfile.mkstemp
+
+    def noting(**settings: Any) -> tuple[int, str]:
+        handle, name = make(**settings)
+        os.close(handle)
+        kept = Path(name).replace(Path(name).with_name(Path(name).name.split("-")[0] + f"-{next(names)}.pt2"))
+        return os.open(kept, os.O_RDWR), str(kept) + ".gone"  # what ends it cleans up nothing
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(tempfile, "mkstemp", noting)
+    monkeypatch.setattr(artefacts, "_trace", lambda *_: None)
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    day_ago = time.time() - 86400
+    for name in ("old", "running", "new"):
+        with pytest.raises(RuntimeError, match="killed"):
+            artefacts.compile_step(
+                architecture, find_layout(architecture), Bucket(1, 1, every=False), path, lambda step: None
+            )
+        if name == "old":
+            [left] = tmp_path.iterdir()
+            for file in (left, path):
+                file.touch()
+                os.utime(file, (day_ago, day_ago))
+    assert sorted(file.name.split("-")[-1] for file in tmp_path.iterdir()) == ["1x1.pt2", "new.pt2", "running.pt2"]
 
 
 def test_a_copy_that_differs_is_not_compiled(architecture: Architecture, tmp_path: Path) -> None:

@@ -105,6 +105,22 @@ def test_a_packed_head_of_its_own_has_no_rows(asked: list[int]) -> None:
     assert opened(model).narrowed is None
 
 
+class Quantized(torch.Tensor):
+    """Stands for other libraries' weights, which are multiplied and nothing else."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.__getitem__:
+            raise NotImplementedError("no rows")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def test_a_head_of_quantized_weights_stays_whole(asked: list[int]) -> None:
+    model = build("llama", tie_word_embeddings=False)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.data.as_subclass(Quantized), requires_grad=False)
+    assert opened(model).narrowed is None
+
+
 def test_small_heads_hooked_heads_and_heads_that_are_no_product_stay_whole(asked: list[int]) -> None:
     hooked, other = build("llama"), build("llama")
     hooked.lm_head.register_forward_hook(lambda module, args, output: output)

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ _FORMAT = 2
 
 _LEAST_CAPACITY, _MOST_CAPACITY = 8, 1 << 24
 _TRACED_CAPACITY = 48
+
+_UNFINISHED = "unfinished-"
+"""How the names of files begin that a compilation is writing."""
+
+_ABANDONED = 3600.0
+"""Seconds after which nobody writes to one any more."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +163,10 @@ def compile_step(
     import torch._inductor
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clear(path.parent)
     step_of = DraftStep if bucket.drafts else Step
     traced = _trace(step_of(architecture, bucket).eval(), layout, bucket)
-    handle, name = tempfile.mkstemp(suffix=".pt2", dir=path.parent)
+    handle, name = tempfile.mkstemp(suffix=".pt2", prefix=_UNFINISHED, dir=path.parent)
     os.close(handle)
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -175,6 +183,14 @@ def compile_step(
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
     return step
+
+
+def _clear(folder: Path) -> None:
+    """Remove what compilations that were killed have left: the background's are, whenever their owner ends."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError):  # another process removes it, or owns it
+            if time.time() - left.stat().st_mtime > _ABANDONED:
+                left.unlink()
 
 
 def _trace(step: Step | DraftStep, layout: Layout, bucket: Bucket) -> torch.export.ExportedProgram:

@@ -107,6 +107,8 @@ def start(job: Callable[[], bytes], folder: Path, outcome: Outcome) -> Compilati
     outcome
         As for `Compilation`.
     """
+    if getattr(sys, "frozen", False):  # the program that would be started is the application
+        return None
     try:
         import fcntl
 

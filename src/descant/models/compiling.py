@@ -78,7 +78,7 @@ def compile_bucket(architecture: Architecture, bucket: Bucket, path: Path) -> Co
 
 
 def run(job: Job) -> None:
-    """Compile what a job asks for, unless it is there; a failure that would occur again is noted beside its place.
+    """Compile what a job asks for; a failure that would occur again is noted beside its place.
 
     Raises
     ------

@@ -84,7 +84,7 @@ def narrow(model: PreTrainedModel) -> Narrowed | None:
 
 def _rows_of(model: PreTrainedModel, head: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """Return what looks up rows of a head's weight; None if nothing can."""
-    if type(head) is nn.Linear:
+    if type(head) is nn.Linear and type(head.weight) in (Tensor, nn.Parameter):  # a quantized weight has no rows
         return lambda tokens: head.weight[tokens]
     embeddings = model.get_input_embeddings()
     if isinstance(head, PackedLinear) and isinstance(embeddings, PackedEmbedding) and embeddings.weight is head.weight:

@@ -28,8 +28,6 @@ class TransformersProcessor(Processor):
         A `LogitsProcessor`, a `LogitsProcessorList`, or any callable of `(input_ids, scores)`.
     """
 
-    capturable = False
-
     processor: LogitsFunction
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ class NoRepeatNGram(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     n: int
 
@@ -65,7 +66,6 @@ class BadWords(Processor):
     """
 
     shift_invariant = True
-    capturable = False  # token ids come from the host
 
     sequences: Sequence[Sequence[int]]
 
@@ -107,7 +107,6 @@ class LogitBias(Processor):
     """
 
     shift_invariant = True
-    capturable = False  # token ids come from the host
 
     biases: Mapping[int, float] | Sequence[tuple[int, float]]
 
@@ -160,7 +159,6 @@ class MinNewTokens(Processor):
     """
 
     shift_invariant = True
-    capturable = False  # token ids come from the host
 
     n: int
     eos_token_ids: Sequence[int] | None = None

@@ -45,11 +45,12 @@ class Processor(ABC):
     shift_invariant
         Whether a constant more on all scores of a position changes the result by a constant at most.
     capturable
-        Whether a call is the same operations on the scores' device whatever their values, as a graph needs it.
+        Whether a call is the same operations on the scores' device whatever their values, as a graph needs it. One that
+        does not say so runs outside of graphs.
     """
 
     shift_invariant: ClassVar[bool] = False
-    capturable: ClassVar[bool] = True
+    capturable: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:

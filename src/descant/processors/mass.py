@@ -47,6 +47,7 @@ class TopP(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     p: float
     min_tokens_to_keep: int = 1
@@ -126,6 +127,7 @@ class Typical(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     mass: float
     min_tokens_to_keep: int = 1

@@ -26,6 +26,8 @@ class RepetitionPenalty(Processor):
         Above 0; 1 changes nothing, larger values discourage repetition.
     """
 
+    capturable = True
+
     penalty: float
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class PresencePenalty(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     penalty: float
 
@@ -80,6 +83,7 @@ class FrequencyPenalty(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     penalty: float
 

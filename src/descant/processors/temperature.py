@@ -24,6 +24,7 @@ class Temperature(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     temperature: float
 

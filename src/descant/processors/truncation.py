@@ -31,6 +31,7 @@ class TopK(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     k: int
     min_tokens_to_keep: int = 1
@@ -78,6 +79,7 @@ class MinP(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     p: float
     min_tokens_to_keep: int = 1
@@ -112,6 +114,7 @@ class Epsilon(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     epsilon: float
     min_tokens_to_keep: int = 1
@@ -140,6 +143,7 @@ class Eta(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     epsilon: float
     min_tokens_to_keep: int = 1
@@ -174,6 +178,7 @@ class TopNSigma(Processor):
     """
 
     shift_invariant = True
+    capturable = True
 
     n: float
 

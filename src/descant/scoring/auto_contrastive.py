@@ -36,6 +36,8 @@ class AutoContrastive(Scoring):
         Whether the hidden state passes through the final norm before the head.
     """
 
+    capturable = True
+
     layer: int | None = None
     alpha: float = 0.1
     norm: bool = True

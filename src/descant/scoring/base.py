@@ -67,8 +67,11 @@ class Scoring(ABC):
 
     @property
     def capturable(self) -> bool:
-        """Whether a call is the same operations on the logits' device whatever their values, as a graph needs it."""
-        return True
+        """Whether a call is the same operations on the logits' device whatever their values, as a graph needs it.
+
+        One that does not say so runs outside of graphs.
+        """
+        return False
 
     @property
     def additive(self) -> bool:

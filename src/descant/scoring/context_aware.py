@@ -35,6 +35,7 @@ class ContextAware(Scoring):
     """
 
     sources = ("expert", "amateur")
+    capturable = True
 
     alpha: float | Literal["divergence", "entropy"] = 0.5
 

@@ -62,6 +62,7 @@ class Contrastive(Scoring):
     """
 
     sources = ("expert", "amateur")
+    capturable = True
 
     alpha: float = 0.1
     beta: float | None = None

@@ -32,6 +32,7 @@ class DExperts(Scoring):
     """
 
     sources = ("expert", "positive", "negative")
+    capturable = True
 
     alpha: float = 2.0
     top_p: float = 0.9

@@ -44,6 +44,8 @@ class DoLa(Scoring):
         `½ KL(m ‖ q_N) + ½ KL(m ‖ q_j)`, m = (q_N + q_j) / 2, as the released code and transformers compute it.
     """
 
+    capturable = True
+
     layers: Literal["high", "low"] | Sequence[int] = "high"
     alpha: float = 0.1
     norm: bool = True

@@ -25,6 +25,7 @@ class Guidance(Scoring):
     """
 
     sources = ("expert", "amateur")
+    capturable = True
 
     scale: float = 1.5
 

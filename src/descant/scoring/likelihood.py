@@ -15,5 +15,7 @@ class Likelihood(Scoring):
     penalty acts on logits, and would act differently on log-probabilities.
     """
 
+    capturable = True
+
     def __call__(self, logits: Mapping[str, Logits]) -> Logits:
         return logits["expert"]

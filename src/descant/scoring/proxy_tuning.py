@@ -27,6 +27,7 @@ class ProxyTuning(Scoring):
     """
 
     sources = ("expert", "tuned", "untuned")
+    capturable = True
 
     alpha: float = 1.0
 

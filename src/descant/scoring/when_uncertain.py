@@ -49,6 +49,10 @@ class WhenUncertain(Scoring):
     def for_expert(self, layers: int, *, tied: bool) -> "WhenUncertain":
         return replace(self, scoring=self.scoring.for_expert(layers, tied=tied))
 
+    @property
+    def capturable(self) -> bool:
+        return self.scoring.capturable
+
     def __call__(self, logits: Mapping[str, Logits]) -> Logits:
         expert = logits["expert"]
         return torch.where(self._certain(expert)[..., None], expert, self.scoring(logits))
