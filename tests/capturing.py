@@ -35,11 +35,12 @@ class Recorder:
     replays: int = 0
 
     def __call__(self, function: Function, tensors: Sequence[torch.Tensor]) -> Callable[[], Sequence[torch.Tensor]]:
+        checked = not config.jaxtyping_disable
         config.update("jaxtyping_disable", True)  # a recorded tensor is none of the annotated types
         try:
             recorded = make_fx(lambda *seen: tuple(function(seen)))(*tensors)
         finally:
-            config.update("jaxtyping_disable", False)
+            config.update("jaxtyping_disable", not checked)
         if refused(recorded):
             raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({refused(recorded)})")
         self.graphs.append(recorded)
