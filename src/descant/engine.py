@@ -148,7 +148,8 @@ class Engine:
                     row.append(token_id, logprob)
                 self._retire()
                 return rows
-            self._follow()
+        if self._history is not None:
+            self._history.follow([row.tokens for row in rows])
         lengths = [len(row.tokens) for row in rows]
         steady = all(row.logprobs for row in rows)
         drafts = self._draft()
@@ -160,18 +161,12 @@ class Engine:
             self._look_ahead(self._lookahead)
         else:
             self._choose(reading, drafts, unfinished)
-        self._follow()
         if self._drafter is not None:
             if drafts.longest:
                 self.sources.rewind([len(row.tokens) - 1 for row in rows])
             self._end_round(drafts, lengths, steady=steady)
         self._retire()
         return rows
-
-    def _follow(self) -> None:
-        """Bring the history up to the rows' texts."""
-        if self._history is not None:
-            self._history.follow([row.tokens for row in self.rows])
 
     def _draft(self) -> Drafts:
         """Have tokens drafted, for all rows but those that have no token of their own yet: the first one is urgent."""

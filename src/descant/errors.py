@@ -61,3 +61,9 @@ class OutOfMemoryError(DescantError):
 
 class DecodingError(DescantError):
     """A decoding step failed."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line of readable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:200] or type(error).__name__

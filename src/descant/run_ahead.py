@@ -20,7 +20,7 @@ from torch import Tensor
 
 from descant.distribution import apply, logprobs
 from descant.models.graph import Capture, addresses, record
-from descant.models.huggingface import RaggedModel, StaticPass
+from descant.models.huggingface import RaggedModel, StaticPass, padded
 from descant.models.sources import Sources
 from descant.processors.base import History, Processor
 from descant.rows import Row
@@ -81,9 +81,8 @@ class _State:
             held.zero_()
             held[:count] = values.to(held.device)
         if self.history.shape[1]:
-            longest = max(len(row.tokens) for row in rows)
-            texts = torch.tensor([row.tokens + [0] * (longest - len(row.tokens)) for row in rows])
-            self.history[:count, :longest] = texts.to(self.history.device)
+            texts = padded([row.tokens for row in rows], [len(row.tokens) for row in rows], self.history.device)
+            self.history[:count, : texts.shape[1]] = texts
 
 
 @dataclass(frozen=True)

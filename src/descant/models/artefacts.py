@@ -23,7 +23,7 @@ import transformers
 from torch import Tensor
 
 from descant.models.architecture import Architecture
-from descant.models.step import Bucket, DraftStep, Step, weights_of
+from descant.models.step import Bucket, DraftStep, Step, make_step, weights_of
 from descant.whole_files import write_whole
 
 _FORMAT = 2
@@ -164,8 +164,7 @@ def compile_step(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear(path.parent)
-    step_of = DraftStep if bucket.drafts else Step
-    traced = _trace(step_of(architecture, bucket).eval(), layout, bucket)
+    traced = _trace(make_step(architecture, bucket), layout, bucket)
     handle, name = tempfile.mkstemp(suffix=".pt2", prefix=_UNFINISHED, dir=path.parent)
     os.close(handle)
     try:

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from descant.errors import first_line
 from descant.models import artefacts, skeleton
 from descant.models.architecture import Architecture, inspect_model
 from descant.models.artefacts import CompiledStep
-from descant.models.loading.inspecting import first_line
 from descant.models.probe import check_step, find_layout
 from descant.models.step import Bucket
 

@@ -11,9 +11,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from descant.errors import OutOfMemoryError, SettingsError, UnsupportedModelError
+from descant.errors import OutOfMemoryError, SettingsError, UnsupportedModelError, first_line
 from descant.models.architecture import Architecture
-from descant.models.step import Bucket, DraftStep, Step
+from descant.models.step import Bucket, make_step
 
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """Works on tensors, in place or not, by the same operations whatever their values: it never asks for one."""
@@ -98,10 +98,9 @@ def record(
             f'capturing {what} did not fit into memory; decode fewer rows at once, or choose runner="auto"'
         ) from error
     except RuntimeError as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UnsupportedModelError(
-            f"{what} cannot be captured: {reason}; a graph holds nothing that waits for the device or brings numbers "
-            'from the host, so choose runner="auto"'
+            f"{what} cannot be captured: {first_line(error)}; a graph holds nothing that waits for the device or "
+            'brings numbers from the host, so choose runner="auto"'
         ) from error
 
 
@@ -124,7 +123,7 @@ class CapturedStep:
     """
 
     def __init__(self, architecture: Architecture, bucket: Bucket, capture: Capture) -> None:
-        self._step = (DraftStep if bucket.drafts else Step)(architecture, bucket).eval()
+        self._step = make_step(architecture, bucket)
         self._what = f"a decode pass of {type(architecture.model).__name__} ({bucket})"
         self._capture = capture
         self._at: Sequence[tuple[int, torch.Size]] = ()

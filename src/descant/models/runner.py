@@ -19,7 +19,7 @@ from typing import Literal, get_args
 
 import torch
 
-from descant.errors import SettingsError
+from descant.errors import SettingsError, first_line
 from descant.models import artefacts, background, skeleton
 from descant.models.architecture import Architecture
 from descant.models.artefacts import CompiledStep
@@ -218,7 +218,7 @@ class Runner:
                 self._broken = True
                 _log.debug("compilation for %s failed", bucket, exc_info=error)
                 warnings.warn(
-                    f"{type(self.architecture.model).__name__} is not compiled and runs eagerly: {_line(error)}; "
+                    f"{type(self.architecture.model).__name__} is not compiled and runs eagerly: {first_line(error)}; "
                     'runner="eager" leaves the attempt out',
                     RuntimeWarning,
                     stacklevel=2,
@@ -232,7 +232,7 @@ class Runner:
         try:
             return CompiledStep(path, self.architecture)
         except Exception as error:  # a damaged file: torch's zip reader and the dynamic linker each have their own
-            _log.warning("the artefact %s is damaged or foreign and is ignored: %s", path, _line(error))
+            _log.warning("the artefact %s is damaged or foreign and is ignored: %s", path, first_line(error))
             return None
 
     def _compile(self, bucket: Bucket) -> CompiledStep:
@@ -314,8 +314,3 @@ def _affordable(architecture: Architecture) -> bool:
         for weight in weights
     )
     return size <= _MOST_WEIGHTS and size + _MEMORY <= free_memory(torch.device("cpu"))
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of an error's message, or its name."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -178,6 +178,11 @@ class DraftStep(nn.Module):
         return torch.stack(logits, 1), torch.stack(ids, 1)
 
 
+def make_step(architecture: Architecture, bucket: Bucket) -> "Step | DraftStep":
+    """Return the function of a bucket's passes."""
+    return (DraftStep if bucket.drafts else Step)(architecture, bucket).eval()
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Return every tensor that modules hold by its name: parameters, buffers and plain attributes; tied ones twice."""
     return {

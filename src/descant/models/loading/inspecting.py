@@ -13,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from descant.errors import LoadError
+from descant.errors import LoadError, first_line
 
 _WEIGHTS = (
     "model.safetensors",
@@ -137,12 +137,6 @@ def refuse_pickle(name: str) -> str:
 def names_in(folder: Path) -> set[str]:
     """Return the names of a folder's files."""
     return {entry.name for entry in folder.iterdir() if entry.is_file()}
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line of readable length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:200] or type(error).__name__
 
 
 def _check_safetensors(path: Path, expected: set[str]) -> None:

@@ -20,13 +20,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from descant.errors import LoadError, OutOfMemoryError, SettingsError
+from descant.errors import LoadError, OutOfMemoryError, SettingsError, first_line
 from descant.models.loading.facts import resolve_device, resolve_dtype
 from descant.models.loading.inspecting import (
     Weights,
     check_configs,
     check_weights,
-    first_line,
     has_vocabulary,
     names_in,
     read_json,

@@ -17,10 +17,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from descant.errors import LoadError, SettingsError
+from descant.errors import LoadError, SettingsError, first_line
 from descant.models.loading.inspecting import (
     choose_weights,
-    first_line,
     has_vocabulary,
     is_complete,
     names_in,
