@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from descant.bench.clock import Decoded, Span
+from descant.models.architecture import cache_argument
 
 Rows = Sequence[Sequence[int]]
 
@@ -66,8 +67,8 @@ class ContrastiveProcessor(LogitsProcessor):
         logits: Tensor = self.amateur(
             input_ids=input_ids[:, self.read :],
             attention_mask=mask,
-            past_key_values=self.cache,
             use_cache=self.cache is not None,
+            **{cache_argument(self.amateur.forward): self.cache},
             **{name: value for name, value in optional.items() if name in known},
         ).logits[:, -1]
         if self.cache is not None:

@@ -29,6 +29,7 @@ from descant.errors import SettingsError
 from descant.integrations.columns import BatchProcessors, Columns
 from descant.integrations.generate_beams import BeamProcessors, also_ends, beam_of, beam_result, search
 from descant.judging import Method
+from descant.models.architecture import CACHE_ARGUMENTS
 from descant.opening import Models
 from descant.presets import Preset, preset
 from descant.prompts import check_rows
@@ -36,7 +37,7 @@ from descant.rows import Ending, Row
 from descant.scoring import Contrastive, Likelihood
 from descant.strategies import Beam, Greedy, Sample, Speculative
 
-_READ = ("attention_mask", "position_ids", "past_key_values", "cache_params", "use_cache", "logits_to_keep")
+_READ = ("attention_mask", "position_ids", *CACHE_ARGUMENTS, "use_cache", "logits_to_keep")
 """What `generate` makes for a model's forward pass and is taken care of here; the cache is empty."""
 
 
@@ -218,7 +219,7 @@ def _refuse(config: GenerationConfig, model_kwargs: Mapping[str, Any], asked: Ma
             "penalty_alpha, assistant_model, prompt_lookup_num_tokens and the like (descant.speculative "
             "and descant.prompt_lookup draft)"
         )
-    theirs = [name for name in ("past_key_values", "cache_params") if asked.get("kwargs", {}).get(name) is not None]
+    theirs = [name for name in CACHE_ARGUMENTS if asked.get("kwargs", {}).get(name) is not None]
     inputs = [name for name, value in model_kwargs.items() if value is not None and name not in _READ]
     unused = {
         "use_cache": config.use_cache is False,

@@ -1,6 +1,8 @@
 """What descant needs to know about a transformers model: its parts, its attention masks, its limits."""
 
 import copy
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +26,10 @@ VERIFIED = frozenset({
 
 CacheKind = Literal["ragged", "transformers"]
 
+CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
+"""What the argument of a forward pass that takes the cache is called: `cache` from transformers 5.24 on, and before it
+`past_key_values`, or `cache_params` where the model is recurrent."""
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -44,6 +50,8 @@ class Architecture:
         Width of the logits.
     context
         Most tokens a row may hold, or None.
+    cache_argument
+        What the model's forward pass calls the argument that takes the cache.
     """
 
     model: PreTrainedModel
@@ -52,6 +60,7 @@ class Architecture:
     windows: dict[str, int | None]
     width: int
     context: int | None
+    cache_argument: str
 
     @property
     def layers(self) -> int:
@@ -115,7 +124,14 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
         width=width,
         # MPT's ALiBi is a table of this length; other biases go on for ever.
         context=config.max_seq_len if config.model_type == "mpt" else context_length(model),
+        cache_argument=cache_argument(model.forward),
     )
+
+
+def cache_argument(function: Callable[..., Any]) -> str:
+    """Return which of `CACHE_ARGUMENTS` a function takes; that of today's transformers if it names none."""
+    taken = inspect.signature(function).parameters
+    return next((name for name in CACHE_ARGUMENTS if name in taken), CACHE_ARGUMENTS[0])
 
 
 def _why_not_ragged(model: PreTrainedModel, config: Any) -> str:

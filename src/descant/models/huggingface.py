@@ -175,8 +175,8 @@ class RaggedModel(LanguageModel):
                     input_ids=ids,
                     position_ids=self._position_ids(place),
                     attention_mask=self._masks(place),
-                    past_key_values=self.cache,
                     use_cache=True,
+                    **{self.architecture.cache_argument: self.cache},
                 ).logits
             except (RuntimeError, MemoryError) as error:
                 if not _is_allocation(error):

@@ -94,6 +94,7 @@ class Step(nn.Module):
         skeleton = replace(architecture, model=self.model)
         self.windows = architecture.windows
         self.context = architecture.context
+        self.cache_argument = architecture.cache_argument
         self.keep = bucket.keep
         if bucket.tokens > 1:
             skeleton.body.register_forward_hook(self._select)
@@ -127,8 +128,8 @@ class Step(nn.Module):
             input_ids=ids,
             position_ids=embedded,
             attention_mask=masks if len(masks) > 1 else next(iter(masks.values())),
-            past_key_values=Cache(layers=layers),
             use_cache=True,
+            **{self.cache_argument: Cache(layers=layers)},
         ).logits
         return logits
 

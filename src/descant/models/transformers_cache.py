@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from descant.models.architecture import Architecture
+from descant.models.architecture import Architecture, cache_argument
 from descant.models.base import LanguageModel
 
 
@@ -95,6 +95,6 @@ class TransformersCacheModel(LanguageModel):
         if "position_ids" in inspect.signature(self.model.forward).parameters:
             state["position_ids"] = torch.arange(ids.shape[1], device=ids.device)[None]
         if self.model._supports_default_dynamic_cache():
-            name = "cache_params" if "mamba" in type(self.model).__name__.lower() else "past_key_values"
+            name = cache_argument(self.model.prepare_inputs_for_generation)
             state[name] = DynamicCache(config=self.model.config.get_text_config(decoder=True))
         return state
