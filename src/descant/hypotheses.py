@@ -194,7 +194,7 @@ class _Group:
         Parameters
         ----------
         candidates
-            Best first, or in the order in which they were drawn.
+            Best first.
         rows, totals
             At the candidates' places: the beams, and the logarithms of their scores' total weights.
 
@@ -216,10 +216,8 @@ class _Group:
                 ended.append((row, candidate.place))
             if row.finish_reason != "stop":
                 self.chosen.append(candidate.token_id)
-            if len(self.chosen) == width and not self._strategy.random:
+            if len(self.chosen) == width:
                 break
-        if self._strategy.random:
-            going = sorted(going, key=lambda made: made[0].total, reverse=True)[:width]
         self._length += 1
         self.beams = [row for row, _ in going]
         self._end([row for row, _ in ended], candidates[0].total if candidates else -math.inf)

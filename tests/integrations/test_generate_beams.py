@@ -11,6 +11,7 @@ import descant
 from architectures import build
 from descant import Beam, Contrastive, Decoder, SettingsError
 from integrations.test_transformers_generate import AMATEUR, IDS, MASK, PROMPTS, AfterToken, Recorder, generate
+from strategies.test_beam import rank_what_is_drawn
 
 SMALL = build("llama", vocab_size=23)
 EOS = [4, 11]
@@ -42,7 +43,8 @@ def both(**settings: Any) -> tuple[Any, Any]:
     ],
     ids=str,
 )
-def test_likelihood_gives_the_beams_of_generate(settings: dict[str, Any]) -> None:
+def test_likelihood_gives_the_beams_of_generate(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rank_what_is_drawn(monkeypatch)
     theirs, ours = both(**settings)
     assert type(ours) is type(theirs)
     assert torch.equal(ours.sequences, theirs.sequences)

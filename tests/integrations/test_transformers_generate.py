@@ -21,6 +21,7 @@ import descant
 import oracle
 from architectures import build
 from descant import Contrastive, Decoder, EarlyExit, OtherPrompt, OtherTokenizer, PromptLookup, Sample, SettingsError
+from descant.models.architecture import CACHE_ARGUMENTS, cache_argument
 
 EXPERT = cache(lambda: build("qwen2"))
 AMATEUR = cache(lambda: build("qwen2", seed=1, num_hidden_layers=1))
@@ -276,11 +277,26 @@ def test_methods_refuse_what_they_lack(method: Callable[[], Any], settings: dict
         generate(method(), **settings)
 
 
+@pytest.mark.parametrize("name", CACHE_ARGUMENTS)
+def test_the_cache_that_generate_makes_goes_by_any_of_its_names(name: str) -> None:
+    handed = []
+
+    def renaming(model: Any, input_ids: Tensor, **settings: Any) -> Any:
+        given = [other for other in CACHE_ARGUMENTS if settings.get(other) is not None]
+        handed.extend(given)
+        settings[name] = settings.pop(given[0])
+        return descant.likelihood(model, input_ids, **settings)
+
+    assert torch.equal(generate(renaming), generate())
+    assert handed == [cache_argument(EXPERT().forward)]
+
+
 def test_a_cache_of_the_users_is_refused() -> None:
     from transformers import DynamicCache
 
-    with pytest.raises(SettingsError, match="past_key_values would have no effect"):
-        generate(descant.likelihood, past_key_values=DynamicCache(config=EXPERT().config))
+    name = cache_argument(EXPERT().forward)
+    with pytest.raises(SettingsError, match=f"{name} would have no effect"):
+        generate(descant.likelihood, **{name: DynamicCache(config=EXPERT().config)})
     with pytest.raises(SettingsError, match="ask for assisted generation"):
         generate(descant.likelihood, assistant_model=AMATEUR(), input_ids=IDS[:1], attention_mask=MASK[:1])
     embeds = EXPERT().get_input_embeddings()(IDS)

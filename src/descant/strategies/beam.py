@@ -3,12 +3,13 @@
 Every step extends each beam of a prompt by every token and keeps the `width` extensions with the greatest sums. A
 sequence that ends leaves the beams and is kept with the score `sum / length ** length_penalty`; the search ends when
 no beam is expected to beat the worst of `width` such sequences. Candidates, stopping and length penalty are those of
-transformers 5.23 (`model.generate(num_beams=width)`).
+transformers 5.24 (`model.generate(num_beams=width)`).
 
 - Group beam search: Vijayakumar et al. 2016, "Diverse Beam Search" (arXiv 1610.02424), with Hamming diversity, as
   transformers had it up to 4.55 (`num_beam_groups`, `diversity_penalty`).
 - Contrastive beam search sums `log p_E(x) − log p_A(x)`: Li et al. 2022, "Contrastive Decoding" (arXiv 2210.15097).
-- Beams that are drawn: transformers' beam-search multinomial sampling (`num_beams=width, do_sample=True`).
+- Beams that are drawn: transformers' beam-search multinomial sampling (`num_beams=width, do_sample=True`). What is
+  drawn is ranked by its total, as from release 5.24 on; before, the order of the draws decided which endings counted.
 """
 
 import math
@@ -244,14 +245,14 @@ class Beam(Strategy):
 
 
 def _candidates(rivals: Rivals, flat: Sequence[int], scores: Float[Tensor, "n vocab"]) -> list[Candidate]:
-    """Return the candidates at places of the flattened scores of a group, without those that cannot be."""
+    """Return the candidates at places of the flattened scores of a group, best first, without those that cannot be."""
     pairs = [divmod(place, scores.shape[-1]) for place in flat if place < len(rivals.places) * scores.shape[-1]]
     places = [rivals.places[beam] for beam, _ in pairs]
     ids = [token_id for _, token_id in pairs]
     values = scores[places, ids].tolist()
     totals = [rivals.totals[beam] + value for (beam, _), value in zip(pairs, values, strict=True)]
     found = map(Candidate, places, ids, values, totals)
-    return [candidate for candidate in found if candidate.score > -math.inf]
+    return sorted((x for x in found if x.score > -math.inf), key=_total, reverse=True)
 
 
 def _best(scores: Float[Tensor, "n vocab"], count: int) -> tuple[Tensor, Tensor]:
