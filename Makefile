@@ -1,25 +1,52 @@
-# `make demo` and `make test` set everything up in .venv by themselves.
+# `make demo` and `make test` set everything up in .venv by themselves, at the versions that constraints.txt locks.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+RUNNING := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed-dev
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-heavy test-gpu check bench demo-pair docs docs-figures notebook format clean
+.PHONY: demo test test-heavy test-gpu test-versions lock check bench demo-pair docs docs-figures notebook format clean
 .DEFAULT_GOAL := demo
 
-$(INSTALLED): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+# setuptools first: the build of descant itself then takes the locked one too.
+$(RUNNING): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) with what running needs …"
+	@start=$$(date +%s) && \
+	{ test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } && \
+	$(INSTALL) setuptools && $(INSTALL) --no-build-isolation -e . && \
+	echo "Set up in $$(($$(date +%s) - start)) s."
+	@touch $@
+
+$(INSTALLED): $(RUNNING)
+	@echo "Adding to $(VENV) what tests and documentation need …"
+	@start=$$(date +%s) && \
+	$(INSTALL) --no-build-isolation -e '.[dev]' && \
+	echo "Added in $$(($$(date +%s) - start)) s."
+	@touch $@
 
 ## Expert, amateur and contrastive decoding side by side, on the bundled pair.
-demo: $(INSTALLED)
-	$(BIN)/descant compare
+demo: $(RUNNING)
+	@start=$$(date +%s) && $(BIN)/descant compare && echo "Loaded and decoded in $$(($$(date +%s) - start)) s."
+	@echo
+	@echo 'Next, type:'
+	@echo '  $(BIN)/descant generate "What animal did Hugo Goldley keep?"    a prompt of your own'
+	@echo '  $(BIN)/descant methods                                          every method, with its paper and cost'
+	@echo '  $(BIN)/descant generate --help                                  every option; --expert and --amateur: your models'
+	@echo 'README.md goes on from there.'
 
 ## Static checks and the test suite.
 test: check
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
+## The tests that touch transformers and torch, at each corner of the supported versions (an hour, gigabytes of torch).
+test-versions: $(INSTALLED)
+	$(BIN)/python -m tests.versions
+
+## All dependencies, direct and indirect, at the newest releases that pyproject.toml allows.
+lock: $(INSTALLED)
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-annotate \
+		--custom-compile-command 'make lock' --output-file constraints.txt pyproject.toml
 
 ## What takes longer than the suite may: exhaustive matrices, long texts.
 test-heavy: $(INSTALLED)
