@@ -366,4 +366,5 @@ class _Tail(nn.Module):
 class _Finished(MoeModelOutputWithPast):
     """What any model's body returns, in the words of all of them."""
 
+    last_hidden_state: Any = None  # transformers before 5.23 calls it a tensor of float32
     cross_attentions: None = None
