@@ -77,7 +77,7 @@ def prepare_rows(
         most = bound(context, replaced, contexts)
         follower = None
         if tokenizer is not None and ((follow and not isinstance(options.strategy, Beam)) or ending.strings):
-            follower = TextFollower(tokenizer, ending.strings)
+            follower = TextFollower(tokenizer, tokens, ending.strings)
         rows.append(
             Row(
                 index=index,

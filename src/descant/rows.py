@@ -34,10 +34,10 @@ class Ending:
 
 
 class TextFollower:
-    """Turns tokens into text as they arrive, and watches for stop strings."""
+    """Turns tokens into text as they arrive after others, and watches for stop strings."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, before: Sequence[int], strings: Sequence[str]) -> None:
+        self._detokenizer = Detokenizer(tokenizer, before)
         self._matcher = StopMatcher(strings)
         self.text = ""
         self.matched = False
@@ -56,7 +56,7 @@ class TextFollower:
     def finish(self) -> None:
         """Add what was held back, unless a stop string ended the text."""
         if not self.matched:
-            self._emit(self._detokenizer.finish())
+            self._emit(self._detokenizer.flush())
         if not self.matched:
             self.text += self._matcher.finish()
 

@@ -70,6 +70,8 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
         # Fast tokenizers pass over unknown ids themselves; slow ones fail on them or write "<unk>".
         size = len(tokenizer)
         known = [token for token in known if token < size]
+    if not known:  # some decoders fail on nothing
+        return ""
     return str(tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
