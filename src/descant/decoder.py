@@ -263,7 +263,8 @@ class Decoder:
         max_new_tokens
             The most tokens a row may gain; the model's context may end it earlier. Both give `"length"`.
         stop
-            Strings that end a row, matched literally in the new text, across token boundaries.
+            Strings that end a row, matched literally in the new text, across token boundaries. They may hold special
+            tokens (`"<|im_end|>\\n"`), written out: these are seen here, though the text does not show them.
         ignore_eos
             Whether end-of-sequence ids are tokens like others.
         seed

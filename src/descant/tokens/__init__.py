@@ -2,7 +2,7 @@
 
 from descant.tokens.detokenizer import Detokenizer, decode_after
 from descant.tokens.respelling import Respelled, Respeller
-from descant.tokens.stops import StopMatcher, check_stops, resolve_stops
+from descant.tokens.stops import StopMatcher, check_stops
 from descant.tokens.text import Message, common_prefix, decode, encode, encode_continuation
 from descant.tokens.vocabulary import check_same_vocabulary, same_vocabulary
 
@@ -19,6 +19,5 @@ __all__ = [
     "decode_after",
     "encode",
     "encode_continuation",
-    "resolve_stops",
     "same_vocabulary",
 ]

@@ -70,6 +70,10 @@ class Detokenizer:
         """Return what was held back, as it reads now; of text that follows, what reads so too is not returned again."""
         return self._decoder.flush()
 
+    def special(self, token_id: int) -> str | None:
+        """Return how a special token is written, which `push` leaves out; None for any other token."""
+        return self._decoder.special(token_id)
+
     def fork(self) -> "Detokenizer":
         """Return a detokenizer of the same tokens that goes its own way."""
         twin = copy.copy(self)
@@ -85,6 +89,8 @@ class _Incremental(Protocol):
 
     def flush(self) -> str: ...
 
+    def special(self, token_id: int) -> str | None: ...
+
     def fork(self) -> "_Incremental": ...
 
 
@@ -96,13 +102,13 @@ class _Tokens:
         self._backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer.is_fast else None
         if self._backend is not None:
             added = self._backend.get_added_tokens_decoder().items()
-            self._special = {token_id for token_id, token in added if token.special}
+            self.special = {token_id: token.content for token_id, token in added if token.special}
         else:
-            self._special = set(tokenizer.all_special_ids)
+            self.special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
             self._size = len(tokenizer)
 
     def __getitem__(self, token_id: int) -> str | None:
-        if token_id in self._special:
+        if token_id in self.special:
             return None
         if self._backend is not None:
             token: str | None = self._backend.id_to_token(token_id)
@@ -136,6 +142,9 @@ class _Bytes:
     def flush(self) -> str:
         known, self._flushed = self._flushed, self._characters.getstate()[0].decode("utf-8", "replace")
         return self._flushed[len(known) :]
+
+    def special(self, token_id: int) -> str | None:
+        return self._tokens.special.get(token_id)
 
     def fork(self) -> "_Bytes":
         twin = copy.copy(self)
@@ -185,6 +194,14 @@ class _Window:
         """Return what the text gains by tokens that follow all at once."""
         text = self._decode([*self._context, self._run, list(ids)])
         return text[common_prefix(self._sent, text) :]
+
+    def special(self, token_id: int) -> str | None:
+        if token_id not in self._tokens.special:
+            return None
+        before = [token for group in (*self._context, self._run) for token in group]
+        # Some decoders put a space before it, as before any word.
+        text = decode(self._tokenizer, [*before, token_id], special=True)
+        return text[common_prefix(decode(self._tokenizer, before), text) :]
 
     def fork(self) -> "_Window":
         twin = copy.copy(self)

@@ -59,8 +59,8 @@ def encode(
     return ids
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Turn token ids into text without special tokens.
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, special: bool = False) -> str:
+    """Turn token ids into text, with or without special tokens.
 
     No spaces are cleaned up afterwards: clean-up rewrites text that was already streamed. Ids that the
     tokenizer does not know (the padding of a model's vocabulary) stand for no text.
@@ -72,7 +72,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
         known = [token for token in known if token < size]
     if not known:  # some decoders fail on nothing
         return ""
-    return str(tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    return str(tokenizer.decode(known, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
 
 def encode_continuation(
