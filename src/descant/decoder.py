@@ -252,7 +252,9 @@ class Decoder:
         Parameters
         ----------
         prompts
-            A text, texts, rows of token ids, or (with `chat`) chats: lists of `{"role": …, "content": …}`.
+            A text, texts, rows of token ids, or (with `chat`) chats: lists of `{"role": …, "content": …}`. An
+            assistant's message at the end is continued. A content may be parts of text, `[{"type": "text", "text":
+            …}]`; the assistant's may be missing beside its `tool_calls`.
         scoring
             What a good next token is. Default: `Contrastive()` with an amateur, else `Likelihood()`.
         processors
