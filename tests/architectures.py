@@ -1,7 +1,9 @@
 """Tiny random models of every architecture that decodes over the ragged cache, with sharp distributions."""
 
 import copy
+import itertools
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -205,6 +207,20 @@ def build(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model.eval()
+
+
+def chain(tokens: Sequence[int], vocab_size: int) -> PreTrainedModel:
+    """A model that writes what it is told: after each of these tokens, all distinct, the next one, all but surely."""
+    assert len(set(tokens)) == len(tokens)
+    width = -(-vocab_size // 8) * 8
+    model = build("llama", vocab_size=vocab_size, hidden_size=width, num_hidden_layers=1)
+    for name, parameter in model.named_parameters():
+        if not name.endswith("norm.weight"):
+            parameter.data.zero_()  # attention and feed-forward add nothing to the token's own vector
+    model.get_input_embeddings().weight.data[:] = torch.eye(vocab_size, width)
+    for token, following in itertools.pairwise(tokens):
+        model.get_output_embeddings().weight.data[following, token] = 30 / width**0.5
+    return model
 
 
 def near(model: PreTrainedModel, noise: float, seed: int = 0) -> PreTrainedModel:

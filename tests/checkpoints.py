@@ -7,13 +7,15 @@ random; these are spread widely, so that greedy text changes with its prompt and
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from descant.errors import LoadError
 
@@ -153,6 +155,37 @@ def metaspace_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.add_special_tokens([AddedToken(text, special=True) for text in ("<unk>", "<s>", "</s>")])
     return _with_bos(tokenizer)
+
+
+class SlowSentencePiece(PreTrainedTokenizer):
+    """Writes and reads as SentencePiece's own classes do in transformers, over a vocabulary of words and letters."""
+
+    def __init__(self, **options: Any) -> None:
+        self._pieces = ["<unk>", "<s>", "</s>", "▁", "▁hello", "▁world", "wor", "ld", *"abcdehlorw.,"]
+        super().__init__(unk_token="<unk>", bos_token="<s>", eos_token="</s>", **options)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self._pieces)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {piece: index for index, piece in enumerate(self._pieces)}
+
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
+        spelled = "▁" + text.replace(" ", "▁")
+        return re.findall("|".join(sorted(map(re.escape, self._pieces), key=len, reverse=True)), spelled)
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self._pieces.index(token) if token in self._pieces else 0
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return self._pieces[index]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        return "".join(tokens).replace("▁", " ").strip()
+
+    def build_inputs_with_special_tokens(self, ids: list[int], other: list[int] | None = None) -> list[int]:
+        return [1, *ids, *(other or [])]
 
 
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import architectures
 from checkpoints import AMATEUR_WIDTH, EXPERT_WIDTH, sentencepiece_tokenizer, write_pair
@@ -50,6 +50,14 @@ def test_a_chat_of_several_turns_is_a_prompt(folders: tuple[Path, Path], decoder
     tokenizer = AutoTokenizer.from_pretrained(folders[0])
     out = decoder.generate([chat], max_new_tokens=1, chat=True)[0]
     assert out.prompt_token_ids == tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+
+
+def test_an_assistants_turn_at_the_end_is_continued_as_a_pipeline_does(folders: tuple[Path, Path]) -> None:
+    chat = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "The capital"}]
+    pipe = pipeline("text-generation", str(folders[0]), dtype=torch.float64)
+    theirs = pipe(chat, max_new_tokens=12, do_sample=False)[0]["generated_text"][-1]["content"]
+    out = Decoder.from_pretrained(folders[0], dtype="float64").generate([chat], max_new_tokens=12, chat=True)[0]
+    assert chat[-1]["content"] + out.text == theirs
 
 
 def test_the_pair_contrasts_over_its_common_vocabulary(decoder: Decoder) -> None:

@@ -24,7 +24,7 @@ from descant.rows import Ending, Row, TextFollower
 from descant.score import Pair
 from descant.scoring import Scoring
 from descant.strategies import Beam
-from descant.tokens import resolve_stops
+from descant.tokens import check_stops
 
 
 def prepare_rows(
@@ -77,7 +77,7 @@ def prepare_rows(
         most = bound(context, replaced, contexts)
         follower = None
         if tokenizer is not None and ((follow and not isinstance(options.strategy, Beam)) or ending.strings):
-            follower = TextFollower(tokenizer, ending.strings)
+            follower = TextFollower(tokenizer, tokens, ending.strings)
         rows.append(
             Row(
                 index=index,
@@ -153,8 +153,9 @@ def _resolve_ending(
     eos = frozenset() if options.ignore_eos else frozenset(eos_token_ids)
     if not options.stop:
         return Ending(eos)
-    strings, ids = resolve_stops(require_tokenizer(tokenizer, "a stop string"), options.stop)
-    return Ending(eos | frozenset(ids), tuple(strings))
+    require_tokenizer(tokenizer, "a stop string")
+    check_stops(options.stop)
+    return Ending(eos, tuple(dict.fromkeys(options.stop)))
 
 
 def _resolve_seed(options: Options) -> int | None:

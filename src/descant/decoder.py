@@ -252,7 +252,9 @@ class Decoder:
         Parameters
         ----------
         prompts
-            A text, texts, rows of token ids, or (with `chat`) chats: lists of `{"role": …, "content": …}`.
+            A text, texts, rows of token ids, or (with `chat`) chats: lists of `{"role": …, "content": …}`. An
+            assistant's message at the end is continued. A content may be parts of text, `[{"type": "text", "text":
+            …}]`; the assistant's may be missing beside its `tool_calls`.
         scoring
             What a good next token is. Default: `Contrastive()` with an amateur, else `Likelihood()`.
         processors
@@ -263,7 +265,8 @@ class Decoder:
         max_new_tokens
             The most tokens a row may gain; the model's context may end it earlier. Both give `"length"`.
         stop
-            Strings that end a row, matched literally in the new text, across token boundaries.
+            Strings that end a row, matched literally in the new text, across token boundaries. They may hold special
+            tokens (`"<|im_end|>\\n"`), written out: these are seen here, though the text does not show them.
         ignore_eos
             Whether end-of-sequence ids are tokens like others.
         seed

@@ -118,8 +118,9 @@ class Output:
     Attributes
     ----------
     text
-        The new text, without special tokens and without the stop string that ended it; empty if the decoder has
-        no tokenizer.
+        The new text, without special tokens and without the stop string that ended it: what follows the prompt's,
+        so that both together are the decoded whole (a first space included, which tokenizers like Llama 2's take from
+        new tokens that are decoded alone). Empty if the decoder has no tokenizer.
     token_ids
         The new tokens only; an end-of-sequence id that ended the row is included, as in transformers.
     finish_reason

@@ -21,9 +21,9 @@ class Ending:
     Attributes
     ----------
     token_ids
-        End-of-sequence ids, and stop strings that are a single special token.
+        End-of-sequence ids.
     strings
-        Stop strings, matched literally in the text.
+        Stop strings, matched literally in the text, which has special tokens for this.
     also
         Asked of the new tokens after each; None: nothing else.
     """
@@ -34,17 +34,27 @@ class Ending:
 
 
 class TextFollower:
-    """Turns tokens into text as they arrive, and watches for stop strings."""
+    """Turns tokens into text as they arrive after others, and watches for stop strings.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
-        self._detokenizer = Detokenizer(tokenizer)
+    Stop strings see special tokens, and the text does not. For them a special token ends what stands before it: where
+    it parts the bytes of a character, the text has the broken character that they saw.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, before: Sequence[int], strings: Sequence[str]) -> None:
+        self._detokenizer = Detokenizer(tokenizer, before)
         self._matcher = StopMatcher(strings)
+        self._watching = bool(strings)
         self.text = ""
         self.matched = False
 
     def push(self, token_id: int) -> None:
         """Add a token; `text` grows by what is certain, `matched` tells whether a stop string is complete."""
-        self._emit(self._detokenizer.push(token_id))
+        special = self._detokenizer.special(token_id) if self._watching else None
+        if special is None:
+            self._emit(self._detokenizer.push(token_id))
+        else:
+            self._emit(self._detokenizer.flush())
+            self._emit(special, hidden=True)
 
     def fork(self) -> "TextFollower":
         """Return a follower of the same tokens that goes its own way."""
@@ -56,12 +66,12 @@ class TextFollower:
     def finish(self) -> None:
         """Add what was held back, unless a stop string ended the text."""
         if not self.matched:
-            self._emit(self._detokenizer.finish())
+            self._emit(self._detokenizer.flush())
         if not self.matched:
             self.text += self._matcher.finish()
 
-    def _emit(self, text: str) -> None:
-        certain, matched = self._matcher.push(text)
+    def _emit(self, text: str, *, hidden: bool = False) -> None:
+        certain, matched = self._matcher.push(text, hidden=hidden)
         self.text += certain
         self.matched = matched is not None
 

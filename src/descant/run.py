@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from descant.engine import Engine
 from descant.results import Output, Piece
 from descant.rows import Row
-from descant.tokens import decode
+from descant.tokens import decode_after
 
 
 class Run:
@@ -67,7 +67,7 @@ class Run:
         if row.follower is not None:
             text = row.follower.text
         elif self.tokenizer is not None:
-            text = decode(self.tokenizer, new)
+            text = decode_after(self.tokenizer, row.tokens[: row.prompt_length], new)
         return Output(
             text=text,
             token_ids=new,

@@ -14,6 +14,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+import architectures
+from checkpoints import qwen_tokenizer
 from descant import Contrastive, Decoder, PromptError, SettingsError, UsageError
 from descant.demo import demo_paths, questions
 from descant.describe import describe
@@ -118,6 +120,15 @@ def test_what_a_task_asks_of_sampling_joins_the_method() -> None:
     with pytest.raises(SettingsError, match="asks for num_beams"):
         ours().generate_until([ask("It was", {"do_sample": True, "temperature": 1.0, "num_beams": 2})])
     assert ours(method="greedy", draft_tokens=2).generate_until(request[:0]) == []
+
+
+def test_a_task_stops_at_strings_that_hold_special_tokens() -> None:
+    tokenizer = qwen_tokenizer()
+    ids = tokenizer("ab\n<|im_start|>user")["input_ids"]
+    decoder = Decoder(architectures.chain(ids, len(tokenizer)), tokenizer)
+    model = DescantLM(decoder=decoder, method="greedy", max_length=64)
+    for until, text in (("\n<|im_start|>", "b"), ("<|im_start|>user", "b\n")):
+        assert model.generate_until([ask("a", {"until": [until], "max_gen_toks": len(ids)})]) == [text]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The incremental detokenizer against a decode of everything at once."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import ByT5Tokenizer, CTRLTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from checkpoints import (
+    SlowSentencePiece,
     metaspace_tokenizer,
     qwen_tokenizer,
     sentencepiece_tokenizer,
@@ -19,7 +20,7 @@ from checkpoints import (
     wordpiece_tokenizer,
 )
 from counting import calls_of
-from descant.tokens import Detokenizer, decode
+from descant.tokens import Detokenizer, decode, decode_after
 
 
 @cache
@@ -33,6 +34,7 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerBase:
         "suffix": suffix_tokenizer,
         "no decoder": lambda: _with_decoder(None, ""),
         "slow bytes": ByT5Tokenizer,
+        "slow sentencepiece": SlowSentencePiece,
     }
     return makers[kind]()
 
@@ -46,6 +48,7 @@ KINDS = [
     "suffix",
     "no decoder",
     "slow bytes",
+    "slow sentencepiece",
 ]
 
 
@@ -63,9 +66,9 @@ def _with_decoder(decoder: decoders.Decoder | None, *more: str) -> PreTrainedTok
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
 
 
-def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
-    detokenizer = Detokenizer(tokenizer)
-    return [*(detokenizer.push(token_id) for token_id in ids), detokenizer.finish()]
+def pieces_of(tokenizer: PreTrainedTokenizerBase, ids: list[int], before: Sequence[int] = ()) -> list[str]:
+    detokenizer = Detokenizer(tokenizer, before)
+    return [*(detokenizer.push(token_id) for token_id in ids), detokenizer.flush()]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,6 +80,40 @@ def test_pieces_are_the_text_for_any_ids(kind: str, data: st.DataObject) -> None
     some = st.integers(0, size + 30) | st.integers(0, min(size, 12) - 1) | st.just(5_000_000)
     ids = data.draw(st.lists(some, max_size=40))
     assert "".join(pieces_of(tokenizer, ids)) == decode(tokenizer, ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_the_text_after_other_tokens_is_what_the_whole_has_more(kind: str, data: st.DataObject) -> None:
+    tokenizer = tokenizer_of(kind)
+    size = len(tokenizer)
+    some = st.integers(0, size + 30) | st.integers(0, min(size, 12) - 1)
+    before, ids = data.draw(st.lists(some, max_size=12)), data.draw(st.lists(some, max_size=12))
+    start, whole = decode(tokenizer, before), decode(tokenizer, before + ids)
+    gained = next(whole[count:] for count in range(len(start), -1, -1) if whole.startswith(start[:count]))
+    assert decode_after(tokenizer, before, ids) == gained
+    assert "".join(pieces_of(tokenizer, ids, before)) == gained
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "metaspace", "wordpiece", "suffix", "slow sentencepiece"])
+def test_the_space_before_the_first_word_is_text(kind: str) -> None:
+    tokenizer = tokenizer_of(kind)
+    words = [7, 7] if kind == "suffix" else tokenizer("hello hello", add_special_tokens=False)["input_ids"]
+    before, ids = words[: len(words) // 2], words[len(words) // 2 :]
+    assert "".join(pieces_of(tokenizer, ids, before)) == " hello"
+    assert decode(tokenizer, before) + decode_after(tokenizer, before, ids) == "hello hello"
+    assert decode_after(tokenizer, [], ids) == "hello"
+
+
+def test_a_character_that_the_tokens_before_begin_is_told_whole() -> None:
+    for kind, halves in (("byte-level", ["Ã", "©"]), ("sentencepiece", ["<0xC3>", "<0xA9>"])):
+        tokenizer = tokenizer_of(kind)
+        first, second = tokenizer.convert_tokens_to_ids(halves)
+        assert "".join(pieces_of(tokenizer, [second], [first])) == "é"
+        assert "".join(pieces_of(tokenizer, [first], [first])) == "�"
+    newline, hello = tokenizer.convert_tokens_to_ids(["<0x0A>", "▁Hello"])
+    assert pieces_of(tokenizer, [hello], [hello, newline]) == [" Hello", ""]
 
 
 @pytest.mark.parametrize("kind", ["byte-level", "sentencepiece", "byte-level in a sequence"])
@@ -151,7 +188,7 @@ def test_text_comes_with_its_token() -> None:
         detokenizer = Detokenizer(tokenizer)
         for count, token_id in enumerate(ids, 1):
             detokenizer.push(token_id)
-            assert detokenizer.finish() == "", f"{kind}: text of token {count} was held back"
+            assert detokenizer.flush() == "", f"{kind}: text of token {count} was held back"
 
 
 def test_byte_fallback_is_decided_by_the_whole_run() -> None:

@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoints import qwen_tokenizer, sentencepiece_tokenizer
 from descant.errors import SettingsError
-from descant.tokens import StopMatcher, resolve_stops
+from descant.tokens import StopMatcher
 
 
 def search(text: str, stops: list[str]) -> tuple[str, str | None]:
@@ -61,6 +60,18 @@ def test_what_is_shown_is_final_and_nothing_is_held_without_need(pieces: list[st
         assert not held or any(stop.startswith(held) and stop != held for stop in stops)
 
 
+@given(pieces=st.lists(st.tuples(texts, st.booleans()), max_size=8), stops=stop_lists)
+def test_hidden_text_is_searched_and_never_shown(pieces: list[tuple[str, bool]], stops: list[str]) -> None:
+    before, found = search("".join(text for text, _ in pieces), stops)
+    hidden = [mark for text, mark in pieces for _ in text]
+    matcher, shown, matched = StopMatcher(stops), "", None
+    for text, mark in pieces:
+        emitted, matched = matcher.push(text, hidden=mark)
+        shown += emitted
+    shown += matcher.finish()
+    assert (shown, matched) == ("".join(c for c, mark in zip(before, hidden, strict=False) if not mark), found)
+
+
 def test_of_stops_that_end_together_the_longest_counts() -> None:
     assert match(["xx", "abc"], ["bc", "abc", "c"]) == ("xx", "abc")
 
@@ -86,16 +97,3 @@ def test_unusable_stops_are_refused() -> None:
         StopMatcher(["a", ""])
     with pytest.raises(SettingsError, match="list of strings"):
         StopMatcher("abc")
-    with pytest.raises(SettingsError, match="empty"):
-        resolve_stops(qwen_tokenizer(), [""])
-
-
-def test_special_tokens_become_ids_and_added_text_stays_text() -> None:
-    tokenizer = qwen_tokenizer()
-    ids = tokenizer.get_vocab()
-    stops = ["\n", "<|im_end|>", "<|object_ref_end|>", "</tool_call>", "\n", "<|im_end|>!"]
-    strings, token_ids = resolve_stops(tokenizer, stops)
-    assert strings == ("\n", "</tool_call>", "<|im_end|>!")
-    assert token_ids == (ids["<|im_end|>"], ids["<|object_ref_end|>"])
-    assert resolve_stops(sentencepiece_tokenizer(), ["</s>"]) == ((), (2,))
-    assert resolve_stops(tokenizer, []) == ((), ())

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
 from descant.errors import SettingsError
 
 
@@ -12,7 +10,8 @@ class StopMatcher:
 
     Law: the outcome depends on the text alone, not on how it is cut into pieces. The stop that counts is the
     one whose last character comes first, as if the text were written character by character; of several that
-    end there, the longest. Text returned never holds any part of it.
+    end there, the longest. Text returned never holds any part of it, nor text that is hidden: special tokens, which
+    stop strings may hold.
 
     Parameters
     ----------
@@ -23,53 +22,45 @@ class StopMatcher:
     def __init__(self, stop: Sequence[str]) -> None:
         check_stops(stop)
         self._stops = tuple(stop)
-        self._held = ""
+        self._held: list[tuple[str, bool]] = []  # pieces of text, and whether each is hidden; never changed in place
         self._matched: str | None = None
 
-    def push(self, text: str) -> tuple[str, str | None]:
+    def push(self, text: str, *, hidden: bool = False) -> tuple[str, str | None]:
         """Add text; return what cannot belong to a stop string any more, and the stop string found, if any.
 
         After a match, all further text is discarded.
         """
         if self._matched is not None:
             return "", self._matched
-        text = self._held + text
+        self._held = [*self._held, (text, hidden)]
+        text = "".join(piece for piece, _ in self._held)
         found = [(text.find(stop) + len(stop), -len(stop), stop) for stop in self._stops if stop in text]
         if found:
             end, _, self._matched = min(found)
-            self._held = ""
-            return text[: end - len(self._matched)], self._matched
-        keep = len(text) - self._undecided(text)
-        self._held = text[keep:]
-        return text[:keep], None
+            certain = self._take(end - len(self._matched))
+            self._held = []
+            return certain, self._matched
+        return self._take(len(text) - self._undecided(text)), None
 
     def finish(self) -> str:
         """Return the text that was held back: no stop string came of it."""
-        held, self._held = self._held, ""
-        return held
+        return self._take(sum(len(piece) for piece, _ in self._held))
+
+    def _take(self, count: int) -> str:
+        """Remove the first characters of what is held, and return those of them that are not hidden."""
+        shown, left = "", []
+        for piece, hidden in self._held:
+            if not hidden:
+                shown += piece[:count]
+            if piece[count:]:
+                left.append((piece[count:], hidden))
+            count = max(0, count - len(piece))
+        self._held = left
+        return shown
 
     def _undecided(self, text: str) -> int:
         """Count the characters at the text's end that may begin a stop string."""
         return max((_overlap(text, stop) for stop in self._stops), default=0)
-
-
-def resolve_stops(tokenizer: PreTrainedTokenizerBase, stops: Sequence[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Separate stop strings from special tokens.
-
-    Decoded text holds no special tokens, so a stop that is exactly one of them can only be found by its id.
-
-    Returns
-    -------
-    strings
-        The stops to look for in the text.
-    token_ids
-        The ids of the special tokens among the stops.
-    """
-    check_stops(stops)
-    special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
-    special |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-    strings = tuple(stop for stop in dict.fromkeys(stops) if stop not in special)
-    return strings, tuple(dict.fromkeys(special[stop] for stop in stops if stop in special))
 
 
 def check_stops(stops: Sequence[str]) -> None:

@@ -4,16 +4,12 @@
 result's text comes from it.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from descant.errors import PromptError, SettingsError
-
-Message = Mapping[str, Any]
-"""One turn of a chat: `{"role": "user", "content": "…"}`."""
+from descant.tokens.chat import Message, write_chat
 
 
 def encode(
@@ -32,7 +28,8 @@ def encode(
     prompt
         Text, or (with `chat`) a list of messages.
     chat
-        Whether the prompt goes through the tokenizer's chat template, which opens the assistant's turn.
+        Whether the prompt goes through the tokenizer's chat template, which opens the assistant's turn; one that ends
+        the messages is continued.
         Otherwise it is encoded as it stands, with the special tokens that the tokenizer adds by itself.
     system
         A system message before the prompt; needs `chat`.
@@ -53,14 +50,18 @@ def encode(
             raise PromptError("a list of messages needs the chat template: set chat=True, or give one text")
         ids = _encode_text(tokenizer, prompt, special=True)
     else:
-        ids = _encode_chat(tokenizer, _messages(prompt, system), system)
+        # The template writes the special tokens, bos included, so none are added; a template may still write one
+        # bos before a message that brings its own.
+        ids = _encode_text(tokenizer, write_chat(tokenizer, prompt, system), special=False)
+        while len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+            ids = ids[1:]
     if not ids:
         raise PromptError("the prompt is empty: give at least one token of text")
     return ids
 
 
-def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Turn token ids into text without special tokens.
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, special: bool = False) -> str:
+    """Turn token ids into text, with or without special tokens.
 
     No spaces are cleaned up afterwards: clean-up rewrites text that was already streamed. Ids that the
     tokenizer does not know (the padding of a model's vocabulary) stand for no text.
@@ -70,7 +71,9 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
         # Fast tokenizers pass over unknown ids themselves; slow ones fail on them or write "<unk>".
         size = len(tokenizer)
         known = [token for token in known if token < size]
-    return str(tokenizer.decode(known, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    if not known:  # some decoders fail on nothing
+        return ""
+    return str(tokenizer.decode(known, skip_special_tokens=not special, clean_up_tokenization_spaces=False))
 
 
 def encode_continuation(
@@ -162,58 +165,3 @@ def _bos(tokenizer: PreTrainedTokenizerBase) -> list[int]:
             "give a prompt of at least one token"
         )
     return [int(tokenizer.bos_token_id)]
-
-
-def _messages(prompt: str | Sequence[Message], system: str | None) -> list[dict[str, Any]]:
-    """Write a prompt as the messages of a chat."""
-    if isinstance(prompt, str):
-        messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
-    else:
-        messages = [dict(message) for message in prompt]
-    if not messages or not all("role" in message and "content" in message for message in messages):
-        raise PromptError('a chat needs at least one message, each with a "role" and a "content"')
-    if system is None:
-        return messages
-    if messages[0]["role"] == "system":
-        raise SettingsError("the messages begin with a system message already: leave system out, or that message")
-    return [{"role": "system", "content": system}, *messages]
-
-
-def _encode_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], system: str | None) -> list[int]:
-    """Write messages through the chat template and encode the result."""
-    if not getattr(tokenizer, "chat_template", None):
-        raise PromptError("this tokenizer has no chat template: set chat=False to send the prompt as plain text")
-    try:
-        text = _render(tokenizer, messages)
-        ignored = bool(system and system.strip()) and text == _render(tokenizer, messages[1:])
-    except (TemplateError, ValueError, TypeError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if system is not None and _renders(tokenizer, messages[1:]):
-            raise PromptError(
-                f"the chat template takes no system message ({reason}): put it at the head of the prompt"
-            ) from error
-        raise PromptError(
-            f"the chat template refuses these messages ({reason}): change them, or set chat=False"
-        ) from error
-    if ignored:
-        raise PromptError("the chat template ignores the system message: put that text at the head of the prompt")
-    # The template writes the special tokens, bos included, so none are added; a template may still write one
-    # bos before a message that brings its own.
-    ids = _encode_text(tokenizer, text, special=False)
-    while len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
-        ids = ids[1:]
-    return ids
-
-
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> str:
-    """Write messages as text, the assistant's turn opened."""
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-
-def _renders(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> bool:
-    """Say whether the chat template takes these messages."""
-    try:
-        _render(tokenizer, messages)
-    except (TemplateError, ValueError, TypeError, KeyError):
-        return False
-    return True
