@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from descant.errors import LoadError, UnsupportedModelError
 from descant.models.loading import context_length
+from descant.models.rotary import Varying, varying_scaling
 
 # fmt: off
 VERIFIED = frozenset({
@@ -50,6 +51,8 @@ class Architecture:
         Width of the logits.
     context
         Most tokens a row may hold, or None.
+    scaling
+        How rotary positions depend on the longest text of a pass, if they do.
     cache_argument
         What the model's forward pass calls the argument that takes the cache.
     """
@@ -60,6 +63,7 @@ class Architecture:
     windows: dict[str, int | None]
     width: int
     context: int | None
+    scaling: Varying | None
     cache_argument: str
 
     @property
@@ -122,8 +126,8 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
         reason=reason,
         windows=_windows(config),
         width=width,
-        # MPT's ALiBi is a table of this length; other biases go on for ever.
-        context=config.max_seq_len if config.model_type == "mpt" else context_length(model),
+        context=context_length(model),
+        scaling=varying_scaling(config),
         cache_argument=cache_argument(model.forward),
     )
 
@@ -147,8 +151,9 @@ def _why_not_ragged(model: PreTrainedModel, config: Any) -> str:
         return f"{kind} keeps a recurrent state, which has no record of earlier positions"
     if not types <= {"full_attention", "sliding_attention"}:
         return f"{kind} has layers other than attention with a full or sliding window ({', '.join(sorted(types))})"
-    if "longrope" in _rope_types(getattr(config, "rope_parameters", None)):
-        return f"{kind} with longrope changes the positions of a whole pass with the longest text in it"
+    scaling = varying_scaling(config)
+    if scaling:
+        return f"{kind} with {scaling} scaling changes the positions of a whole pass with the longest text in it"
     if kind == "falcon" and config.alibi:
         return "falcon with ALiBi derives positions from a padding mask"
     if kind not in VERIFIED:
@@ -160,13 +165,6 @@ def _why_not_ragged(model: PreTrainedModel, config: Any) -> str:
             'call model.set_attn_implementation("sdpa") first'
         )
     return ""
-
-
-def _rope_types(parameters: Any) -> set[str]:
-    """Return the kinds of rotary embedding in a configuration, which may have one for each layer type."""
-    if not isinstance(parameters, dict):
-        return set()
-    return {str(parameters.get("rope_type"))}.union(*(_rope_types(value) for value in parameters.values()))
 
 
 def _windows(config: Any) -> dict[str, int | None]:
