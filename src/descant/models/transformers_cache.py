@@ -87,7 +87,7 @@ class TransformersCacheModel(LanguageModel):
         )
         with own_frequencies(self.model, self.architecture.scaling):
             output = self.model(**inputs, return_dict=True)
-        row.state = self.model._update_model_kwargs_for_generation(output, row.state)
+        row.state = self.model._update_model_kwargs_for_generation(output, row.state, is_encoder_decoder=False)
         logits: Tensor = output.logits[0, -len(piece) :]
         return logits
 
