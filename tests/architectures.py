@@ -199,6 +199,11 @@ def build(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_config(config)
     if name not in FLOAT32_ONLY:
         model = model.double()
+    return sharpen(model, seed)
+
+
+def sharpen(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
+    """Draw a model's weights wide, and let nothing end its texts. Mutates."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         if parameter.dim() >= 2:

@@ -28,7 +28,7 @@ THEIRS = cache(lambda: HFLM(pretrained=DEMO().expert, tokenizer=DEMO().tokenizer
 
 
 def ours(**settings: Any) -> DescantLM:
-    return DescantLM(decoder=DEMO(), **{"batch_size": 3, "max_length": 64, "max_gen_toks": 16, **settings})
+    return DescantLM(**{"decoder": DEMO(), "batch_size": 3, "max_length": 64, "max_gen_toks": 16, **settings})
 
 
 def ask(*arguments: Any) -> Instance:
@@ -144,6 +144,18 @@ def test_a_task_stops_at_strings_that_hold_special_tokens() -> None:
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ours(**settings)
+
+
+def test_the_longest_text_is_as_long_as_the_positions_are_scaled() -> None:
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+    tokenizer = DEMO().tokenizer
+    expert = architectures.build("qwen2", vocab_size=len(tokenizer), max_position_embeddings=32, rope_parameters=rope)
+    model = ours(decoder=Decoder(expert, tokenizer), method="greedy", max_length=None)
+    assert model.max_length == 128
+    long = [ask("It was " * 40, " so")]
+    assert 32 < len(model.tok_encode(long[0].args[0])) < 128
+    [expected] = HFLM(pretrained=expert, tokenizer=tokenizer, max_length=128).loglikelihood(long, disable_tqdm=True)
+    assert model.loglikelihood(long)[0][0] == pytest.approx(expected[0], abs=1e-4)
 
 
 def test_what_cannot_fit_is_refused() -> None:

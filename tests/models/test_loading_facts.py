@@ -10,10 +10,12 @@ from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     FalconConfig,
+    Gemma3TextConfig,
     GPT2Config,
     MambaConfig,
     MptConfig,
     PreTrainedConfig,
+    Qwen2Config,
     RwkvConfig,
 )
 
@@ -80,6 +82,26 @@ def test_eos_ids_come_from_the_first_source_that_has_them(pair: tuple[Path, Path
     assert eos_token_ids(model) == ()
 
 
+def qwen(**rope: Any) -> Qwen2Config:
+    sizes = {"vocab_size": 8, "hidden_size": 8, "num_attention_heads": 1, "num_key_value_heads": 1}
+    rope = {"rope_theta": 10000.0, **rope}
+    return Qwen2Config(**sizes, num_hidden_layers=1, max_position_embeddings=32, rope_parameters=rope)
+
+
+# Their lengths are those after the scaling.
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 32.0,
+    "original_max_position_embeddings": 8,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
+GEMMA3 = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+
+
 @pytest.mark.parametrize(
     ("config", "length"),
     [
@@ -87,7 +109,16 @@ def test_eos_ids_come_from_the_first_source_that_has_them(pair: tuple[Path, Path
         (FalconConfig(max_position_embeddings=32, num_hidden_layers=1, alibi=False), 32),
         (FalconConfig(max_position_embeddings=32, num_hidden_layers=1, alibi=True), None),
         (BloomConfig(n_layer=1, hidden_size=8, n_head=1), None),
-        (MptConfig(n_layers=1, d_model=8, n_heads=1, max_seq_len=16), None),
+        (BloomConfig(n_layer=1, hidden_size=8, n_head=1, seq_length=16), None),
+        (MptConfig(n_layers=1, d_model=8, n_heads=1, max_seq_len=16), 16),
+        (qwen(rope_type="default"), 32),
+        (qwen(rope_type="linear", factor=2.0), 64),
+        (qwen(rope_type="dynamic", factor=2.0), 64),
+        (qwen(rope_type="yarn", factor=4.0, original_max_position_embeddings=32), 128),
+        (qwen(rope_type="yarn", factor=4.0, original_max_position_embeddings=8), 32),
+        (qwen(rope_type="yarn", factor=2.0, original_max_position_embeddings=8), 32),
+        (qwen(**LLAMA3), 32),
+        (Gemma3TextConfig(max_position_embeddings=32, num_hidden_layers=1, rope_parameters=GEMMA3), 32),
         (MambaConfig(num_hidden_layers=1, hidden_size=8), None),
         (RwkvConfig(num_hidden_layers=1, hidden_size=8), None),
     ],

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from descant.errors import LoadError, UnsupportedModelError
+from descant.errors import LoadError, UnsupportedModelError, first_line
 from descant.models.loading import context_length
+from descant.models.rotary import Varying, varying_scaling
 
 # fmt: off
 VERIFIED = frozenset({
@@ -23,6 +25,17 @@ VERIFIED = frozenset({
 })
 # fmt: on
 """Architectures whose ragged decoding the test suite compares with `model.generate`."""
+
+# fmt: off
+WRAPPERS = frozenset({
+    "aya_vision", "cohere2_vision", "deepseek_vl", "deepseek_vl_hybrid", "exaone4_5", "fun_asr_nano", "fuyu", "gemma3",
+    "glmasr", "got_ocr2", "granite_speech", "granite_speech_plus", "idefics2", "idefics3", "internvl", "janus",
+    "lighton_ocr", "llava", "llava_next", "llava_next_video", "llava_onevision", "mistral3",
+    "moss_transcribe_diarize", "omniasr", "ovis2", "pp_chart2table", "qianfan_ocr", "qwen2_audio", "qwen3_asr",
+    "shieldgemma2", "smolvlm", "video_llama_3", "video_llava", "vipllava", "voxtral",
+})
+# fmt: on
+"""Models for images or sound around a verified one, whose decoding of text is compared in the same way."""
 
 CacheKind = Literal["ragged", "transformers"]
 
@@ -50,6 +63,8 @@ class Architecture:
         Width of the logits.
     context
         Most tokens a row may hold, or None.
+    scaling
+        How rotary positions depend on the longest text of a pass, if they do.
     cache_argument
         What the model's forward pass calls the argument that takes the cache.
     """
@@ -60,6 +75,7 @@ class Architecture:
     windows: dict[str, int | None]
     width: int
     context: int | None
+    scaling: Varying | None
     cache_argument: str
 
     @property
@@ -81,7 +97,7 @@ class Architecture:
         UnsupportedModelError
             If the model has no such list.
         """
-        for module in self.model.modules():
+        for module in self.body.modules():  # beside it a model for images may have a list of as many
             for child in module.children():
                 if isinstance(child, nn.ModuleList) and len(child) == self.layers:
                     return module, child
@@ -99,33 +115,63 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
     LoadError
         If it is no causal language model.
     UnsupportedModelError
-        If its attention implementation takes no explicit mask.
+        If its weights are not there, its attention implementation takes no explicit mask, or it does not read text
+        alone.
     """
     config = model.config.get_text_config()
     head = model.get_output_embeddings()
-    encoder = getattr(config, "is_encoder_decoder", False)
-    # Encoders of BERT's kind have a language model's head too, and say so by a flag; GPT-NeoX has the flag without
-    # its meaning. XLM says it by another.
-    bidirectional = getattr(config, "is_decoder", None) is False and config.model_type not in VERIFIED
-    bidirectional = bidirectional or getattr(config, "causal", True) is False
-    if head is None or encoder or bidirectional or not model.can_generate():
+    other = "it has no output head" if head is None or not model.can_generate() else _why_not_causal(model, config)
+    if other:
         raise LoadError(
-            f"{type(model).__name__} is not a causal language model; load one whose class name ends in "
+            f"{type(model).__name__} is not a causal language model ({other}); load one whose class name ends in "
             "ForCausalLM or LMHeadModel"
+        )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise UnsupportedModelError(
+            f"{type(model).__name__} has weights that are not in memory (offloaded by accelerate, say); load it whole "
+            "on one device, in a smaller dtype or quantized if it must be"
         )
     weight = getattr(head, "weight", None)
     width = int(weight.shape[0]) if weight is not None else int(config.vocab_size)
     reason = _why_not_ragged(model, config)
+    if reason:
+        _check_reads_text(model)
     return Architecture(
         model=model,
         cache="transformers" if reason else "ragged",
         reason=reason,
         windows=_windows(config),
         width=width,
-        # MPT's ALiBi is a table of this length; other biases go on for ever.
-        context=config.max_seq_len if config.model_type == "mpt" else context_length(model),
+        context=context_length(model),
+        scaling=varying_scaling(config),
         cache_argument=cache_argument(model.forward),
     )
+
+
+def _why_not_causal(model: PreTrainedModel, config: Any) -> str:
+    """Return why a model sees more than the earlier tokens of one text, or an empty string."""
+    if any(getattr(part, "is_encoder_decoder", False) for part in (model.config, config)):
+        return "it has an encoder"
+    # Encoders of BERT's kind have a language model's head too, and say so by a flag; GPT-NeoX has the flag without
+    # its meaning. XLM says it by another, and PaliGemma, whose prompts are read in both directions, by a third.
+    encodes = getattr(config, "is_decoder", None) is False and config.model_type not in VERIFIED
+    both_ways = getattr(config, "use_bidirectional_attention", None) in (True, "all")
+    if encodes or both_ways or getattr(config, "causal", True) is False:
+        return "its tokens see those after them"
+    return ""
+
+
+@torch.no_grad()
+def _check_reads_text(model: PreTrainedModel) -> None:
+    """Read one token, as far as is known what a model takes: some have their text part only beside an image."""
+    model.eval()
+    try:
+        model(input_ids=torch.ones(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
+    except Exception as error:
+        # Whatever the model raises, of any kind.
+        raise UnsupportedModelError(
+            f"{type(model).__name__} does not read text alone ({first_line(error)}); choose a causal language model"
+        ) from error
 
 
 def cache_argument(function: Callable[..., Any]) -> str:
@@ -147,12 +193,13 @@ def _why_not_ragged(model: PreTrainedModel, config: Any) -> str:
         return f"{kind} keeps a recurrent state, which has no record of earlier positions"
     if not types <= {"full_attention", "sliding_attention"}:
         return f"{kind} has layers other than attention with a full or sliding window ({', '.join(sorted(types))})"
-    if "longrope" in _rope_types(getattr(config, "rope_parameters", None)):
-        return f"{kind} with longrope changes the positions of a whole pass with the longest text in it"
+    scaling = varying_scaling(config)
+    if scaling:
+        return f"{kind} with {scaling} scaling changes the positions of a whole pass with the longest text in it"
     if kind == "falcon" and config.alibi:
         return "falcon with ALiBi derives positions from a padding mask"
-    if kind not in VERIFIED:
-        return f"{kind} has not been verified against model.generate with the ragged cache"
+    if kind not in VERIFIED or not (model.config is config or model.config.model_type in WRAPPERS):
+        return f"{model.config.model_type} has not been verified against model.generate with the ragged cache"
     implementation = config._attn_implementation
     if implementation not in ("eager", "sdpa"):
         raise UnsupportedModelError(
@@ -160,13 +207,6 @@ def _why_not_ragged(model: PreTrainedModel, config: Any) -> str:
             'call model.set_attn_implementation("sdpa") first'
         )
     return ""
-
-
-def _rope_types(parameters: Any) -> set[str]:
-    """Return the kinds of rotary embedding in a configuration, which may have one for each layer type."""
-    if not isinstance(parameters, dict):
-        return set()
-    return {str(parameters.get("rope_type"))}.union(*(_rope_types(value) for value in parameters.values()))
 
 
 def _windows(config: Any) -> dict[str, int | None]:

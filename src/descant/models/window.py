@@ -1,6 +1,7 @@
 """A model that sees only the last tokens: a short-sighted amateur (Li et al. 2022, arXiv 2210.15097, §3.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from torch import Tensor
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 from descant.models.huggingface import head_reads, padded
+from descant.models.rotary import own_frequencies
 
 _CHUNK = 64
 """Windows run at once: bounds the activations when many positions are asked for."""
@@ -51,14 +53,21 @@ class WindowModel(LanguageModel):
             row.extend(new)
             ends = range(len(row) - keep + 1, len(row) + 1)
             windows += [row[max(0, end - self.tokens) : max(end, 1)] for end in ends]
-        chunks = [self._read(windows[i : i + _CHUNK]) for i in range(0, len(windows), _CHUNK)]
+        chunks = [self._read(chunk) for chunk in self._chunks(windows)]
         return torch.cat(chunks).view(len(tokens), keep, -1)
+
+    def _chunks(self, windows: Sequence[Sequence[int]]) -> Iterator[Sequence[Sequence[int]]]:
+        """Cut windows into those that are read together; where padding can be felt, they are of one length."""
+        ragged = self.architecture.cache == "ragged"
+        for _, group in groupby(windows, key=lambda window: ragged or len(window)):
+            alike = list(group)
+            yield from (alike[start : start + _CHUNK] for start in range(0, len(alike), _CHUNK))
 
     def _read(self, windows: Sequence[Sequence[int]]) -> Float[Tensor, "windows vocab"]:
         model = self.architecture.model
         counts = [len(window) for window in windows]
         ids = padded(windows, counts, model.device)
         # Padding stands on the right, where a causal model cannot see it from the positions that are read.
-        with head_reads(self.architecture, counts, 1, ()):
+        with head_reads(self.architecture, counts, 1, ()), own_frequencies(model, self.architecture.scaling):
             logits: Tensor = model(input_ids=ids, use_cache=False).logits
         return logits[:, -1]

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.errors import SettingsError
+from descant.models.rotary import scaled_length
 
 PAIRS = {"qwen2.5": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-Coder-0.5B-Instruct")}
 """Named pairs on the hub: expert and amateur."""
@@ -88,18 +89,22 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
 
 
 def context_length(model: PreTrainedModel) -> int | None:
-    """Return the most tokens that the model can attend to; None where nothing bounds them.
+    """Return the most tokens that a row may hold; None where nothing bounds them.
 
-    State-space models keep no positions, and ALiBi's biases go on for ever.
+    A table of positions ends where it ends. Rotary positions are computed and never end: their limit is the length
+    that the model was made for, as far as their scaling reaches. State-space models keep no positions, and ALiBi's
+    biases go on for ever, unless they are a table too (MPT).
     """
     config = _text_config(model)
-    attention = getattr(config, "attn_config", None)
-    alibi = getattr(config, "alibi", False) or getattr(attention, "alibi", False)
+    if config.model_type == "mpt":
+        return int(config.max_seq_len)
+    alibi = config.model_type == "bloom" or getattr(config, "alibi", False)
     # RWKV's configuration holds a length, of its training; it has no heads because it has no attention.
     if alibi or not hasattr(config, "num_attention_heads"):
         return None
     lengths = (getattr(config, name, None) for name in _LENGTHS)
-    return next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    length = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    return None if length is None else scaled_length(config, length)
 
 
 def _text_config(model: PreTrainedModel) -> Any:
