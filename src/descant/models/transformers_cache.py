@@ -81,10 +81,11 @@ class TransformersCacheModel(LanguageModel):
         ids = torch.tensor([row.tokens], device=self.model.device)
         if first:
             row.state = self._fresh_state(ids)
-        inputs = self.model.prepare_inputs_for_generation(
-            ids, next_sequence_length=len(piece), is_first_iteration=first, **row.state
-        )
-        output = self.model(**inputs, return_dict=True)
+        with self.architecture.lock:
+            inputs = self.model.prepare_inputs_for_generation(
+                ids, next_sequence_length=len(piece), is_first_iteration=first, **row.state
+            )
+            output = self.model(**inputs, return_dict=True)
         row.state = self.model._update_model_kwargs_for_generation(output, row.state)
         logits: Tensor = output.logits[0, -len(piece) :]
         return logits

@@ -59,6 +59,6 @@ class WindowModel(LanguageModel):
         counts = [len(window) for window in windows]
         ids = padded(windows, counts, model.device)
         # Padding stands on the right, where a causal model cannot see it from the positions that are read.
-        with head_reads(self.architecture, counts, 1, ()):
+        with self.architecture.lock, head_reads(self.architecture, counts, 1, ()):
             logits: Tensor = model(input_ids=ids, use_cache=False).logits
         return logits[:, -1]
