@@ -147,7 +147,7 @@ class Bridge(ByteSource):
 
     def draft(self, texts: Sequence[Sequence[int]], most: Sequence[int], confidence: float) -> list[list[int]]:
         read = [self._respeller.respell(text) for text in texts]
-        fits = [len(text.tokens) > 0 and self._fits(len(text.tokens)) for text in read]
+        fits = [len(text.tokens) > 0 and self._fits(len(text.tokens)) and self._knows(text.tokens) for text in read]
         # A text that the model cannot read is none to it, and gets no draft.
         tokens = [text.tokens if fit else [0] for text, fit in zip(read, fits, strict=True)]
         logprobs = self._read(tokens, [0] * len(read))[:, -1]
@@ -188,7 +188,16 @@ class Bridge(ByteSource):
                 f"a text is {len(read.tokens)} tokens long to the model with the other tokenizer, whose context is "
                 f"{self.model.context}; lower max_new_tokens, or choose a model with a longer context"
             )
+        if not self._knows(read.tokens):
+            raise DecodingError(
+                f"a text has token {max(read.tokens)} to the model with the other tokenizer, which knows "
+                f"{self.model.width}; call model.resize_token_embeddings(len(tokenizer)) on it, or leave that token out"
+            )
         return read
+
+    def _knows(self, tokens: Sequence[int]) -> bool:
+        """Tell whether the model has all these tokens: its tokenizer may have had more added."""
+        return max(tokens) < self.model.width
 
     def _fits(self, length: int) -> bool:
         return self.model.context is None or length <= self.model.context

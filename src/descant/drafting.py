@@ -110,14 +110,14 @@ class ModelDrafter(Drafter):
         self._greedily = isinstance(strategy, Greedy) and not processors
 
     def propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
-        behind = max(len(row.tokens) - held for row, held in zip(rows, self._model.lengths, strict=True))
-        drafts = self._propose(rows, most)
+        room = [self._room(row) for row in rows]
+        pairs = zip(rows, self._model.lengths, room, strict=True)
+        behind = max((len(row.tokens) - held for row, held, left in pairs if left > 0), default=0)
+        drafts = self._propose(rows, [min(limit, left) for limit, left in zip(most, room, strict=True)], room)
         drafts.caught_up = behind <= _FEW
         return drafts
 
-    def _propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
-        room = [self._room(row) for row in rows]
-        most = [min(limit, left) for limit, left in zip(most, room, strict=True)]
+    def _propose(self, rows: Sequence[Row], most: Sequence[int], room: Sequence[int]) -> Drafts:
         if self._greedily and 0 < max(most) <= min(room) and min(most) > 0:
             drafts = self._follow(rows, most)
             if drafts is not None:
@@ -195,7 +195,9 @@ class ModelDrafter(Drafter):
             for number in drafting:
                 ends[number] = len(texts[number])
             self._model.truncate([min(length, end - 1) for length, end in zip(held, ends, strict=True)])
-            texts = [text[:end] for text, end in zip(texts, ends, strict=True)]
+            # A row whose first token the model lacks never drafts, and must not be read: any token stands for it.
+            readable = [text if text[0] < self._model.width else [0] for text in texts]
+            texts = [text[:end] for text, end in zip(readable, ends, strict=True)]
         return self._sources.read((str(self.source),), texts)[str(self.source)][:, 0]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 import oracle
 from architectures import build
@@ -42,6 +43,7 @@ def test_in_generate_over_a_padded_batch(settings: dict[str, Any]) -> None:
 def test_any_text_is_read_right(kind: str) -> None:
     """Continued, rejected, moved, forked, shortened, new; fewer rows and more."""
     amateur = build(kind, seed=1)
+    amateur.generation_config.pad_token_id = 0
     processor = ContrastiveLogitsProcessor(amateur)
     for texts in (
         [[3, 4, 5, 6], [7, 8, 9, 2]],
@@ -100,9 +102,90 @@ def test_refusals() -> None:
         ContrastiveLogitsProcessor(EarlyExit(1))  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match=r"alpha is 2\.0"):
         ContrastiveLogitsProcessor(AMATEUR(), alpha=2.0)
-    with pytest.raises(SettingsError, match="begins with the padding token"):
-        ContrastiveLogitsProcessor(AMATEUR())(IDS, torch.zeros(3, 97))
     with pytest.raises(SettingsError, match="a processor for each batch"):
         ContrastiveLogitsProcessor(AMATEUR(), attention_mask=MASK)(IDS[:2], torch.zeros(2, 97))
+    with pytest.raises(SettingsError, match=r"attention_mask is of shape \[5\]; give \[rows, tokens\]"):
+        ContrastiveLogitsProcessor(AMATEUR(), attention_mask=MASK[0])
+    with pytest.raises(SettingsError, match=r"hides the last token of a row; .* on the left"):
+        ContrastiveLogitsProcessor(AMATEUR(), attention_mask=MASK.flip(1))
     with pytest.raises(PromptError, match="longer than the context"):
         ContrastiveLogitsProcessor(AMATEUR())(torch.full((1, 129), 3), torch.zeros(1, 97))
+
+
+def amateur_of(pad: int | None, eos: int | list[int] | None = None, bos: int | None = None) -> PreTrainedModel:
+    amateur = build("llama", seed=1, num_hidden_layers=1)
+    config = amateur.generation_config
+    assert config is not None
+    config.pad_token_id, config.eos_token_id, config.bos_token_id = pad, eos, bos
+    return amateur
+
+
+AMBIGUOUS: dict[str, tuple[dict[str, Any], list[list[int]]]] = {
+    "padded, by the pad token": ({"pad": 0}, [[0, 0, 5, 6], [3, 4, 5, 6]]),
+    "padded on the right": ({"pad": 0}, [[5, 6, 0, 0], [3, 4, 5, 6]]),
+    "one text, padded": ({"pad": 0}, [[0, 0, 5, 6]]),
+    "padded by the end of sequence": ({"pad": 0, "eos": [8, 9]}, [[9, 9, 5, 6], [3, 4, 5, 6]]),
+    "the pad token begins or ends texts": ({"pad": 9, "eos": 9, "bos": 9}, [[9, 4, 5, 6]]),
+    "no pad token": ({"pad": None}, [[9, 9, 5, 6], [3, 4, 5, 6]]),
+    "no pad token, but a number for none": ({"pad": -1}, [[9, 9, 5, 6], [3, 4, 5, 6]]),
+}
+
+
+@pytest.mark.parametrize("case", AMBIGUOUS)
+def test_what_may_be_padding_is_refused_without_a_mask(case: str) -> None:
+    tokens, texts = AMBIGUOUS[case]
+    amateur = amateur_of(**tokens)
+    with pytest.raises(SettingsError, match=r"give attention_mask \(ones,") as refusal:
+        ContrastiveLogitsProcessor(amateur)(torch.tensor(texts), experts(texts))
+    assert "\n" not in str(refusal.value)
+    ones = torch.ones(len(texts), 4)
+    found = ContrastiveLogitsProcessor(amateur, attention_mask=ones)(torch.tensor(texts), experts(texts))
+    torch.testing.assert_close(found, scores_of(texts), rtol=1e-5, atol=1e-5)
+
+
+CLEAR: dict[str, tuple[dict[str, Any], list[list[int]]]] = {
+    "no padding": ({"pad": 0, "eos": 9}, [[7, 4, 5, 6], [3, 4, 5, 6]]),
+    "texts begin with the end of sequence": ({"pad": 1, "eos": 2, "bos": 2}, [[2, 4, 5, 6], [2, 5, 5, 6]]),
+    "one text": ({"pad": None}, [[9, 9, 5, 6]]),
+    "one text in several rows": ({"pad": None}, [[9, 9, 5, 6]] * 3),
+}
+
+
+@pytest.mark.parametrize("case", CLEAR)
+def test_what_is_no_padding_needs_no_mask(case: str) -> None:
+    tokens, texts = CLEAR[case]
+    processor = ContrastiveLogitsProcessor(amateur_of(**tokens))
+    for texts_now in (texts, [[*text, token] for token, text in enumerate(texts)]):  # rows may part, end and be padded
+        found = processor(torch.tensor(texts_now), experts(texts_now))
+        torch.testing.assert_close(found, scores_of(texts_now), rtol=1e-5, atol=1e-5)
+
+
+def test_the_pad_token_is_read_when_a_batch_is_met() -> None:
+    amateur, texts = amateur_of(None), [[9, 9, 5, 6], [3, 4, 5, 6]]
+    processor = ContrastiveLogitsProcessor(amateur)
+    assert amateur.generation_config is not None
+    amateur.generation_config.pad_token_id = 0
+    torch.testing.assert_close(processor(torch.tensor(texts), experts(texts)), scores_of(texts), rtol=1e-5, atol=1e-5)
+
+
+def test_ended_rows_may_be_padded_with_a_token_that_the_amateur_lacks() -> None:
+    small = build("llama", seed=1, num_hidden_layers=1, vocab_size=90)
+    prompts, settings = [[3, 4, 5, 6], [7, 8, 9, 2]], {"max_new_tokens": 8}
+    rows = [torch.tensor([row]) for row in prompts]
+    alone = [EXPERT().generate(row, logits_processor=[ContrastiveLogitsProcessor(small)], **settings) for row in rows]
+    eos = int(alone[0][0, 6])
+    assert eos not in alone[1][0, 4:]
+    ids = torch.tensor(prompts)
+    found = EXPERT().generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        logits_processor=[ContrastiveLogitsProcessor(small)],
+        eos_token_id=eos,
+        pad_token_id=95,
+        **settings,
+    )
+    assert found[1].tolist() == alone[1][0].tolist()
+    assert found[0].tolist()[:7] == alone[0][0].tolist()[:7]
+    assert set(found[0].tolist()[7:]) == {95}
+    with pytest.raises(PromptError, match="do not fit a vocabulary of 90"):
+        ContrastiveLogitsProcessor(small)(torch.tensor([[3, 95, 4]]), torch.zeros(1, 97))

@@ -3,6 +3,7 @@
 import copy
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 from descant.errors import LoadError, UnsupportedModelError, first_line
 from descant.models.loading import context_length
 from descant.models.rotary import Varying, varying_scaling
+from descant.models.sharing import lock_of
 
 # fmt: off
 VERIFIED = frozenset({
@@ -67,6 +69,8 @@ class Architecture:
         How rotary positions depend on the longest text of a pass, if they do.
     cache_argument
         What the model's forward pass calls the argument that takes the cache.
+    lock
+        Held for a pass, and while modules are watched or copied (see `sharing`): one for all architectures of a model.
     """
 
     model: PreTrainedModel
@@ -77,6 +81,7 @@ class Architecture:
     context: int | None
     scaling: Varying | None
     cache_argument: str
+    lock: AbstractContextManager[Any]
 
     @property
     def layers(self) -> int:
@@ -105,6 +110,25 @@ class Architecture:
             f"{type(self.model).__name__} has no list of {self.layers} decoder layers, so it cannot exit early; "
             "use a separate model as the amateur"
         )
+
+    def with_module(self, old: nn.Module, new: nn.Module) -> Any:
+        """Return the model with one module standing for another; all others are the original's, and it is not changed.
+
+        Only the modules that lead to the place are copied, without their content.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If one of these does not run its own code.
+        """
+        path = next(name for name, module in self.model.named_modules() if module is old).split(".")
+        with self.lock:
+            clone = module = _shallow_copy(self.model)
+            for name in path[:-1]:
+                module._modules[name] = _shallow_copy(module._modules[name])
+                module = module._modules[name]
+        module._modules[path[-1]] = new
+        return clone
 
 
 def inspect_model(model: PreTrainedModel) -> Architecture:
@@ -145,6 +169,7 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
         context=context_length(model),
         scaling=varying_scaling(config),
         cache_argument=cache_argument(model.forward),
+        lock=lock_of(model),
     )
 
 
@@ -217,25 +242,6 @@ def _windows(config: Any) -> dict[str, int | None]:
     if types:
         return {kind: window if kind == "sliding_attention" else None for kind in types}
     return {"sliding_attention" if window else "full_attention": window}
-
-
-def with_module(model: Any, old: nn.Module, new: nn.Module) -> Any:
-    """Return a model in which one module stands for another; all others are the original's, and it is not changed.
-
-    Only the modules that lead to the place are copied, without their content.
-
-    Raises
-    ------
-    UnsupportedModelError
-        If one of these does not run its own code.
-    """
-    path = next(name for name, module in model.named_modules() if module is old).split(".")
-    clone = module = _shallow_copy(model)
-    for name in path[:-1]:
-        module._modules[name] = _shallow_copy(module._modules[name])
-        module = module._modules[name]
-    module._modules[path[-1]] = new
-    return clone
 
 
 def _shallow_copy(module: Any) -> Any:

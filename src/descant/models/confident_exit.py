@@ -23,7 +23,7 @@ from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from descant.checks import number, shown, whole
 from descant.errors import SettingsError, UnsupportedModelError
-from descant.models.architecture import Architecture, with_module
+from descant.models.architecture import Architecture
 from descant.models.cache import KeysWritten, RaggedCache
 from descant.models.early_exit import find_tail
 from descant.models.hidden_states import HiddenStates
@@ -135,7 +135,7 @@ class ConfidentModel(RaggedModel):
         _, plain = architecture.decoder()
         self._turn = _Turn()
         skippable = nn.ModuleList(_Layer(layer, number, self._turn) for number, layer in enumerate(plain, start=1))
-        super().__init__(replace(architecture, model=with_module(architecture.model, plain, skippable)))
+        super().__init__(replace(architecture, model=architecture.with_module(plain, skippable)))
         self._setting = setting
         self._exits = layers
         self._confidence = confidence
@@ -325,13 +325,14 @@ class _Response:
         model = architecture.model
         self._tail = _Tail(find_tail(architecture))
         self._head = model.get_output_embeddings()
-        self._rest = with_module(model, architecture.body, self._tail)
+        self._rest = architecture.with_module(architecture.body, self._tail)
         # Some models scale or cap what their head says: only the whole of what follows the layers does that.
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(1, 1, model.config.get_text_config().hidden_size, generator=generator).to(
             model.device, model.dtype
         )
-        self._simple = torch.equal(self._head(self._tail.finish(probe)), self._follow(probe))
+        with architecture.lock:
+            self._simple = torch.equal(self._head(self._tail.finish(probe)), self._follow(probe))
 
     def __call__(self, after: Float[Tensor, "n hidden"], _before: Float[Tensor, "n hidden"]) -> Float[Tensor, " n"]:
         states = after[:, None]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from descant.errors import SettingsError, UnsupportedModelError
 from descant.models.architecture import Architecture
 from descant.models.huggingface import Exit
+from descant.models.sharing import of_this_thread
 
 
 def make_exit(architecture: Architecture, layer: int, *, norm: bool, least: int = 1) -> Exit:
@@ -71,18 +72,18 @@ def find_tail(architecture: Architecture) -> tuple[nn.Module, ...]:
 
     model = architecture.model
     others = [child for child in owner.children() if child is not layers]
-    handles = [child.register_forward_hook(note) for child in others]
-    handles.append(layers[-1].register_forward_hook(note_last))
-    handles.append(architecture.body.register_forward_hook(note_hidden))
-    try:
-        model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    tail = tuple(calls[calls.index(layers[-1]) + 1 :])
-    hidden = seen["last"]
-    for module in tail:
-        hidden = module(hidden)
+    watched = [*((child, note) for child in others), (layers[-1], note_last), (architecture.body, note_hidden)]
+    with architecture.lock:
+        handles = [module.register_forward_hook(of_this_thread(hook)) for module, hook in watched]
+        try:
+            model(input_ids=torch.zeros(1, 1, dtype=torch.int64, device=model.device), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        tail = tuple(calls[calls.index(layers[-1]) + 1 :])
+        hidden = seen["last"]
+        for module in tail:
+            hidden = module(hidden)
     if not torch.equal(hidden, seen["hidden"]):
         raise UnsupportedModelError(
             f"what {type(model).__name__} does after its last layer is more than a chain of modules, so an early exit "

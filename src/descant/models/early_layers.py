@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from descant.models.architecture import with_module
 from descant.models.base import LanguageModel
 from descant.models.huggingface import Exit, RaggedModel
 
@@ -32,7 +31,7 @@ class EarlyLayers(LanguageModel):
     def __init__(self, expert: RaggedModel, layer: int, *, norm: bool) -> None:
         self._expert = expert
         _, layers = expert.architecture.decoder()
-        shallow = with_module(expert.architecture.model, layers, nn.ModuleList(layers[:layer]))
+        shallow = expert.architecture.with_module(layers, nn.ModuleList(layers[:layer]))
         architecture = dataclasses.replace(expert.architecture, model=shallow)
         self._model = RaggedModel(architecture)
         self._model.cache = expert.cache

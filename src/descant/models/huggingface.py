@@ -1,6 +1,5 @@
 """Any attention-based transformers causal language model over the ragged cache."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,9 @@ from descant.models.graph import Capture
 from descant.models.hidden_states import HiddenStates
 from descant.models.narrow_head import Among, Narrowed, narrow
 from descant.models.runner import Runner
+from descant.models.sharing import of_this_thread
 from descant.models.step import Step
 from descant.types import TokenIds
-
-_BLOOM = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class RaggedModel(LanguageModel):
     @cached_property
     def narrowed(self) -> Narrowed | None:
         """The model for passes of which few logits matter; None if nothing would be gained."""
-        return narrow(self.model)
+        return narrow(self.architecture)
 
     def add_rows(self, count: int) -> None:
         self.cache.lengths.extend([0] * count)
@@ -169,7 +167,11 @@ class RaggedModel(LanguageModel):
         watch = None if hidden is None else partial(hidden.append, first_row, counts)
         narrowed = None if among is None or self.narrowed is None else self.narrowed.ask(among)
         model = self.model if narrowed is None else narrowed.model
-        with head_reads(self.architecture, counts, keep, exits, watch), self._own_bias(place):
+        with (
+            self.architecture.lock,
+            head_reads(self.architecture, counts, keep, exits, watch),
+            self._own_bias(place),
+        ):
             try:
                 logits = model(
                     input_ids=ids,
@@ -278,13 +280,13 @@ class RaggedModel(LanguageModel):
             return
         base: Any = self.model.base_model
         ones = torch.ones(place.rows, place.view, device=self.device)
-        with _BLOOM:  # the method is the module's, which other threads may be decoding with
-            build: Callable[..., Tensor] = base.build_alibi_tensor
-            base.build_alibi_tensor = lambda _mask, heads, dtype: build(ones, heads, dtype)
-            try:
-                yield
-            finally:
-                del base.build_alibi_tensor
+        build: Callable[..., Tensor] = base.build_alibi_tensor
+        own = of_this_thread(lambda *_: ones)
+        base.build_alibi_tensor = lambda mask, heads, dtype: build(mask if own() is None else ones, heads, dtype)
+        try:
+            yield
+        finally:
+            del base.build_alibi_tensor
 
 
 class Exit:
@@ -315,8 +317,8 @@ class Exit:
             keep(output[0] if isinstance(output, tuple) else output)
 
         if self.before:
-            return self.module.register_forward_pre_hook(entering, with_kwargs=True)
-        return self.module.register_forward_hook(leaving)
+            return self.module.register_forward_pre_hook(of_this_thread(entering), with_kwargs=True)
+        return self.module.register_forward_hook(of_this_thread(leaving))
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Apply the tail to hidden states `[..., hidden]`."""
@@ -349,15 +351,11 @@ def head_reads(
     index = (ends - keep + torch.arange(keep, device=device)).clamp(min=0)
     rows = torch.arange(len(counts), device=device)[:, None]
     early: dict[Exit, Tensor] = {}
-    thread = threading.get_ident()  # the modules are shared: hooks let other threads' passes through
 
     def keep_exit(exit_: Exit, hidden: Tensor) -> None:
-        if threading.get_ident() == thread:
-            early[exit_] = hidden[rows, index]
+        early[exit_] = hidden[rows, index]
 
     def replace(_module: nn.Module, _args: Any, output: Any) -> Any:
-        if threading.get_ident() != thread:
-            return output
         if watch is not None:
             watch(output.last_hidden_state)
         finished = [exit_.finish(early[exit_]) for exit_ in exits]
@@ -365,7 +363,7 @@ def head_reads(
         return output
 
     handles = [exit_.watch(partial(keep_exit, exit_)) for exit_ in exits]
-    handles.append(architecture.body.register_forward_hook(replace))
+    handles.append(architecture.body.register_forward_hook(of_this_thread(replace)))
     try:
         yield
     finally:

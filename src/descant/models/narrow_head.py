@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from descant.errors import UnsupportedModelError
-from descant.models.architecture import with_module
+from descant.models.architecture import Architecture
 from descant.models.packing import PackedEmbedding, PackedLinear
 
 Among = Callable[[], Int64[Tensor, " tokens"]]
@@ -49,8 +49,9 @@ class Narrowed:
     of the ragged cache it does so to each by itself.
     """
 
-    def __init__(self, model: PreTrainedModel, head: NarrowHead, width: int) -> None:
-        self.model: PreTrainedModel = with_module(model, model.get_output_embeddings(), head)
+    def __init__(self, architecture: Architecture, head: NarrowHead, width: int) -> None:
+        whole = architecture.model.get_output_embeddings()
+        self.model: PreTrainedModel = architecture.with_module(whole, head)
         self._head = head
         self._width = width
 
@@ -65,11 +66,12 @@ class Narrowed:
         return wide.index_copy_(-1, self._head.tokens, logits)
 
 
-def narrow(model: PreTrainedModel) -> Narrowed | None:
+def narrow(architecture: Architecture) -> Narrowed | None:
     """Narrow a model's head; None where nothing is gained, or where the head is not known to be a product alone.
 
     An accelerator gains nothing: it reads the head in less time than it takes to tell it which rows are wanted.
     """
+    model = architecture.model
     head = model.get_output_embeddings()
     if head.weight.device.type != "cpu" or head.weight.numel() < _LARGE:
         return None
@@ -77,7 +79,7 @@ def narrow(model: PreTrainedModel) -> Narrowed | None:
     if look_up is None or head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head):
         return None
     try:
-        return Narrowed(model, NarrowHead(look_up, head.bias), head.weight.shape[0])
+        return Narrowed(architecture, NarrowHead(look_up, head.bias), head.weight.shape[0])
     except UnsupportedModelError:  # a library has replaced the model's own code
         return None
 

@@ -1,8 +1,5 @@
 """Rotary positions: how far their scaling reaches, and those whose frequencies depend on the longest text of a pass."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 from torch import nn
@@ -12,8 +9,6 @@ Varying = Literal["dynamic", "longrope"]
 
 _MADE_WITH = "original_inv_freq"
 """What rotary modules call the frequencies they were made with, after the layers' type where these differ."""
-
-_LOCK = threading.Lock()
 
 
 def scaled_length(config: Any, length: int) -> int:
@@ -54,21 +49,15 @@ def _each(config: Any) -> list[dict[str, Any]]:
     return nested or [parameters]
 
 
-@contextmanager
-def own_frequencies(model: nn.Module, scaling: Varying | None) -> Iterator[None]:
-    """Let a pass have the frequencies of its own texts, whatever was read before it or is read at the same time.
+def restore_frequencies(model: nn.Module, scaling: Varying | None) -> None:
+    """Give a model the frequencies it was made with, so that the next pass has those of its own texts. Mutates.
 
     Those of dynamic scaling are otherwise those of the longest text so far, until one is shorter than where scaling
-    begins. They are set inside the modules, which are shared, so passes wait for each other.
+    begins. They are the modules' own: the caller holds the model's lock until the pass is over.
     """
-    if scaling is None:
-        yield
-        return
-    with _LOCK:
-        if scaling == "dynamic":
-            for module in model.modules():
-                _reset(module)
-        yield
+    if scaling == "dynamic":
+        for module in model.modules():
+            _reset(module)
 
 
 def _reset(module: nn.Module) -> None:

@@ -263,7 +263,8 @@ class Runner:
         """Return what the process that compiles is to read."""
         from descant.models.compiling import Job
 
-        return skeleton.dump(Job(self.architecture.model, bucket, self.folder, self._key, torch.get_num_threads()))
+        with self.architecture.lock:
+            return skeleton.dump(Job(self.architecture.model, bucket, self.folder, self._key, torch.get_num_threads()))
 
     def _end_compilation(self, bucket: Bucket, reason: str) -> None:
         """Load what was compiled; after a failure nothing more is compiled unasked."""

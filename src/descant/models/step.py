@@ -87,7 +87,8 @@ class Step(nn.Module):
 
     def __init__(self, architecture: Architecture, bucket: Bucket) -> None:
         super().__init__()
-        self.model = copy.deepcopy(architecture.model, {id(w): w for w in weights_of(architecture.model).values()})
+        with architecture.lock:
+            self.model = copy.deepcopy(architecture.model, {id(w): w for w in weights_of(architecture.model).values()})
         _name_loose_tensors(self.model)
         if self.model.config.get_text_config()._attn_implementation == "sdpa":
             self.model.config._attn_implementation = _PACKED

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from descant.models.architecture import Architecture, cache_argument
 from descant.models.base import LanguageModel
-from descant.models.rotary import own_frequencies
+from descant.models.rotary import restore_frequencies
 
 
 @dataclass
@@ -82,10 +82,11 @@ class TransformersCacheModel(LanguageModel):
         ids = torch.tensor([row.tokens], device=self.model.device)
         if first:
             row.state = self._fresh_state(ids)
-        inputs = self.model.prepare_inputs_for_generation(
-            ids, next_sequence_length=len(piece), is_first_iteration=first, **row.state
-        )
-        with own_frequencies(self.model, self.architecture.scaling):
+        with self.architecture.lock:
+            restore_frequencies(self.model, self.architecture.scaling)
+            inputs = self.model.prepare_inputs_for_generation(
+                ids, next_sequence_length=len(piece), is_first_iteration=first, **row.state
+            )
             output = self.model(**inputs, return_dict=True)
         row.state = self.model._update_model_kwargs_for_generation(output, row.state, is_encoder_decoder=False)
         logits: Tensor = output.logits[0, -len(piece) :]

@@ -10,7 +10,7 @@ from torch import Tensor
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 from descant.models.huggingface import head_reads, padded
-from descant.models.rotary import own_frequencies
+from descant.models.rotary import restore_frequencies
 
 _CHUNK = 64
 """Windows run at once: bounds the activations when many positions are asked for."""
@@ -68,6 +68,7 @@ class WindowModel(LanguageModel):
         counts = [len(window) for window in windows]
         ids = padded(windows, counts, model.device)
         # Padding stands on the right, where a causal model cannot see it from the positions that are read.
-        with head_reads(self.architecture, counts, 1, ()), own_frequencies(model, self.architecture.scaling):
+        with self.architecture.lock, head_reads(self.architecture, counts, 1, ()):
+            restore_frequencies(model, self.architecture.scaling)
             logits: Tensor = model(input_ids=ids, use_cache=False).logits
         return logits[:, -1]
