@@ -51,7 +51,7 @@ def bridge() -> list[Row]:
         passes: dict[str, tuple[float, float]] = {}
         prompts = texts[:rows]
         for kind, part in amateurs.items():
-            decoder = Decoder(expert, tokenizer, part, runner="cached")
+            decoder = Decoder(expert, tokenizer, part)
             run = partial(_decode, decoder, prompts, Contrastive(alpha=0.1))
             model = part.model if isinstance(part, OtherTokenizer) else part
             with _counting(model) as counted:  # compiled passes do not go through the module
@@ -62,9 +62,9 @@ def bridge() -> list[Row]:
             )
             cases[f"contrastive, amateur's tokenizer: {kind}"] = run
         draft = Speculative(draft=amateurs["one token more"], tokens=3)
-        cases["greedy"] = partial(_decode, Decoder(expert, tokenizer, runner="cached"), prompts, Likelihood())
+        cases["greedy"] = partial(_decode, Decoder(expert, tokenizer), prompts, Likelihood())
         cases["greedy, drafts of one token more"] = partial(
-            _decode, Decoder(expert, tokenizer, runner="cached"), prompts, Likelihood(), draft
+            _decode, Decoder(expert, tokenizer), prompts, Likelihood(), draft
         )
         seconds = interleaved(cases, rounds=ROUNDS)
         plain = seconds["contrastive, amateur's tokenizer: the expert's"]

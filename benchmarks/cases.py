@@ -135,7 +135,7 @@ def selection() -> list[Row]:
     models of that shape.
     """
     model = peaked(shape("Qwen2.5-0.5B"))
-    decoder = Decoder(model, amateur=model, runner="cached")
+    decoder = Decoder(model, amateur=model)
     methods = {
         "greedy": (Likelihood(), (), None),
         "contrastive": (Contrastive(selective=False), (), None),

@@ -29,7 +29,7 @@ def memory() -> list[dict[str, Any]]:
 
 def _measure(name: str) -> dict[str, Any]:
     model = shape(name)
-    decoder = Decoder(model, runner="cached")
+    decoder = Decoder(model)
     prompts = torch.randint(10, 2000, (ROWS, PROMPT), generator=torch.Generator().manual_seed(0)).tolist()
     with torch.inference_mode():
         model(torch.tensor([prompts[0][:4]]))  # libraries take their working memory now

@@ -151,8 +151,8 @@ def planted() -> list[Row]:
     pack(amateur)
     quantize(rounded, "int4")
     decoders = {
-        "": Decoder(expert, amateur=amateur, runner="cached"),
-        ", amateur in int4": Decoder(expert, amateur=rounded, runner="cached"),
+        "": Decoder(expert, amateur=amateur),
+        ", amateur in int4": Decoder(expert, amateur=rounded),
     }
     prompt = torch.randint(10, 2000, (24,), generator=torch.Generator().manual_seed(1)).tolist()
 

@@ -60,10 +60,9 @@ class Decoder:
     runner
         How forward passes run. `"eager"`: as transformers runs them. `"compiled"`: decode passes of models on a CPU
         are compiled when their shape is first met, which takes from ten seconds, and kept on disk for later
-        processes. `"cached"`: compiled where that has been done before, else eager. `"auto"`: likewise, and what has
-        cost as much eagerly as its compilation will is compiled in the background, for models of up to 1 GiB: by
-        another process, at the lowest priority. `"graph"`: on a GPU, decode passes are captured as CUDA graphs, and
-        plain decoding as whole steps, of which the next are launched before one is read.
+        processes. `"auto"`: compiled where that has been done before, or by `warm_up`, else eager. `"graph"`: on a
+        GPU, decode passes are captured as CUDA graphs, and plain decoding as whole steps, of which the next are
+        launched before one is read.
     confident_exit
         When tokens skip the rest of the expert's layers, which is faster and gives other text: `ConfidentExit(…)`. The
         expert's passes are eager then. None: never.

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from test_ragged import best, prompts_of, reference
@@ -230,7 +231,9 @@ def test_a_model_that_drafts_in_one_call_changes_no_token(folder: Path, monkeypa
 def test_a_later_runner_loads_what_was_compiled(
     folder: Path, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Runner(architecture, "compiled", folder).warm_up([2], [1])
+    processes = psutil.Process().children(recursive=True)
+    assert Runner(architecture, "auto", folder).warm_up([2], [1])
+    assert psutil.Process().children(recursive=True) == processes, "a process goes on that was not asked for"
     monkeypatch.setattr(shutil, "which", lambda name: None)  # nothing could be compiled now
     expected = logits_of(started(architecture))
     for mode in ("compiled", "auto"):
@@ -360,6 +363,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert artefacts.cache_folder() == tmp_path / ".cache" / "descant"
 
 
-def test_an_unknown_runner_is_refused(architecture: Architecture, unchecked_types: None) -> None:
-    with pytest.raises(SettingsError, match="choose 'auto', 'cached', 'eager', 'compiled'"):
-        Runner(architecture, "fast")  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", ["fast", "cached"])
+def test_an_unknown_runner_is_refused(name: str, architecture: Architecture, unchecked_types: None) -> None:
+    with pytest.raises(SettingsError, match=f"no runner '{name}'; choose 'auto', 'eager', .* 'auto' takes what was"):
+        Runner(architecture, name)  # type: ignore[arg-type]

@@ -148,8 +148,6 @@ def _load(models: ModelOptions, threads: int | None) -> "Decoder":
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    if models.runner == "auto":  # nothing is compiled beside what is timed
-        models = dataclasses.replace(models, runner="cached")
     plan = plan_models(models)
     if models.bridge_tokenizers:
         raise UsageError("transformers has nothing to measure --bridge-tokenizers beside; drop it")

@@ -81,7 +81,7 @@ class ModelOptions:
         str,
         option(
             _MODELS,
-            "eager; compiled; cached: if that was done before; auto: also in the background; graph: of CUDA.",
+            "eager; compiled: each shape when it is first met; auto: if that was done before; graph: of CUDA.",
             of="NAME",
         ),
     ] = "auto"

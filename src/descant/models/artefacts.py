@@ -24,7 +24,6 @@ from torch import Tensor
 
 from descant.models.architecture import Architecture
 from descant.models.step import Bucket, DraftStep, Step, make_step, weights_of
-from descant.whole_files import write_whole
 
 _FORMAT = 2
 """Raised when `Step` changes what its graph computes or takes."""
@@ -130,20 +129,6 @@ def artefact_path(folder: Path, key: str, bucket: Bucket) -> Path:
     return folder / "steps" / key / (f"{name}-draft{bucket.drafts}.pt2" if bucket.drafts else f"{name}.pt2")
 
 
-def note_failure(path: Path, error: Exception) -> None:
-    """Note beside the place of an artefact that it cannot be made, so that no later process tries it unasked."""
-    write_whole(_failure(path), f"{type(error).__name__}: {error}\n", errors="replace")
-
-
-def failed_before(path: Path) -> bool:
-    """Tell whether an artefact could not be made."""
-    return _failure(path).is_file()
-
-
-def _failure(path: Path) -> Path:
-    return path.with_suffix(".failed")
-
-
 def find_compiler() -> str | None:
     """Return the C++ compiler that Inductor would call, or None."""
     named = os.environ.get("CXX")
@@ -163,7 +148,7 @@ def compile_step(
     import torch._inductor
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear(path.parent)
+    _clear(path.parent.parent)
     traced = _trace(make_step(architecture, bucket), layout, bucket)
     handle, name = tempfile.mkstemp(suffix=".pt2", prefix=_UNFINISHED, dir=path.parent)
     os.close(handle)
@@ -185,8 +170,8 @@ def compile_step(
 
 
 def _clear(folder: Path) -> None:
-    """Remove what compilations that were killed have left: the background's are, whenever their owner ends."""
-    for left in folder.glob(f"{_UNFINISHED}*"):
+    """Remove what compilations that were killed have left, of any model."""
+    for left in folder.glob(f"*/{_UNFINISHED}*"):
         with contextlib.suppress(OSError):  # another process removes it, or owns it
             if time.time() - left.stat().st_mtime > _ABANDONED:
                 left.unlink()

@@ -1,6 +1,5 @@
 """Any attention-based transformers causal language model over the ragged cache."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -161,7 +160,6 @@ class RaggedModel(LanguageModel):
             self.cache.advance(first_row, counts)
             return [logits if logits.shape[:2] == (len(counts), keep) else logits[: len(counts), -keep:]]
         device = self.device
-        started = time.perf_counter()
         place = self.cache.place(first_row, counts, device)
         ids = padded(tokens, counts, device)
         watch = None if hidden is None else partial(hidden.append, first_row, counts)
@@ -188,8 +186,6 @@ class RaggedModel(LanguageModel):
                     "prompts or decode fewer rows at once"
                 ) from error
         self.cache.commit(counts)
-        if not exits and hidden is None:
-            self.runner.note(len(counts), max(counts), keep, time.perf_counter() - started)
         if narrowed is not None:
             logits = narrowed.widen(logits)
         return list(logits.split(len(counts))) if exits else [logits]
@@ -200,7 +196,6 @@ class RaggedModel(LanguageModel):
         counts = [len(row) for row in tokens]
         compiled = self._run_compiled(tokens, counts, keep=1, first_row=0, drafts=count)
         if compiled is None:
-            self.runner.note_drafts(len(counts), max(counts), count)
             return None
         logits, ids = compiled
         self.cache.advance(0, [read + count - 1 for read in counts])

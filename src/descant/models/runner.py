@@ -3,35 +3,27 @@
 A decode pass (few tokens a row) of a small model is mostly dispatch: compiled it takes a third of the time or less.
 One `Runner` belongs to one model and outlives its caches, so what is compiled or loaded once serves every call.
 
-A bucket is *unknown* until its artefact has been looked for, then *compiled* or *eager*. In the mode `"auto"` an eager
-one adds up what its passes take. When that comes to what a compilation is expected to cost, one is started in the
-background (the ski-rental rule: at most about twice the better of the two is spent), so short calls start nothing. It
-becomes compiled when another thread has loaded what came of that; passes wait for nothing.
+A bucket is *unknown* until its artefact has been looked for, then *compiled* or *eager*. Nothing is compiled unasked.
 """
 
 import logging
 import threading
 import warnings
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
-
 from descant.errors import SettingsError, first_line
-from descant.models import artefacts, background, skeleton
+from descant.models import artefacts
 from descant.models.architecture import Architecture
 from descant.models.artefacts import CompiledStep
-from descant.models.cache import free_memory
 from descant.models.graph import CapturedStep, capture_on
-from descant.models.step import Bucket, Step, weights_of
+from descant.models.step import Bucket, Step
 
-RunnerName = Literal["auto", "cached", "eager", "compiled", "graph"]
-"""`"compiled"` compiles a shape when it first meets it, and has the pass wait. `"cached"` takes what is on disk and
-compiles nothing. `"auto"` does too, and compiles in the background what has cost as much eagerly as that will:
-in another process, one at a time, at the lowest priority; models on the CPU with at most 1 GiB of weights. `"graph"`
-captures decode passes as CUDA graphs, and whole steps of plain decoding (see `RunAhead`)."""
+RunnerName = Literal["auto", "eager", "compiled", "graph"]
+"""`"auto"` takes what was compiled before, and compiles only what `warm_up` asks for. `"compiled"` compiles a shape
+when it first meets it, and has the pass wait. `"graph"` captures decode passes as CUDA graphs, and whole steps of plain
+decoding (see `RunAhead`)."""
 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 TOKEN_BUCKETS = (1, 2, 3, 5, 9)
@@ -47,20 +39,6 @@ compile."""
 _PATIENCE = 4
 """Passes of a bucket before its artefact is looked for unasked: loading one takes about that long."""
 
-_SECONDS, _SECONDS_OF_LAYER = 8.0, 1.0
-"""What a compilation is expected to take: 11, 13 and 29 s were measured for 4, 12 and 24 layers (2 cores). Each drafted
-token is a pass."""
-
-_MOST_WEIGHTS = 1 << 30
-"""Bytes of weights up to which a model is compiled unasked. A larger one's passes mostly read weights, and gain little:
-Qwen2.5-0.5B in bfloat16, 0.9 GiB, gains 16%."""
-
-_MEMORY = 3 << 29
-"""Bytes that a compilation needs beside the weights; up to 1.25 GiB were measured."""
-
-_AGAIN = 2.0
-"""Seconds of further eager passes before a bucket's turn is asked for again, while another one is compiled."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -72,7 +50,7 @@ class Runner:
     architecture
         The model.
     mode
-        `"auto"`, `"cached"`, `"eager"`, `"compiled"` or `"graph"`.
+        `"auto"`, `"eager"`, `"compiled"` or `"graph"`.
     folder
         Where artefacts are kept; default: see `artefacts.cache_folder`.
 
@@ -89,7 +67,8 @@ class Runner:
 
     def __init__(self, architecture: Architecture, mode: RunnerName = "auto", folder: Path | None = None) -> None:
         if mode not in get_args(RunnerName):
-            raise SettingsError(f"there is no runner {mode!r}; choose {', '.join(map(repr, get_args(RunnerName)))}")
+            names = ", ".join(map(repr, get_args(RunnerName)))
+            raise SettingsError(f"there is no runner {mode!r}; choose {names}: 'auto' takes what was compiled before")
         self.architecture = architecture
         self.mode = mode
         self._folder = folder
@@ -102,9 +81,6 @@ class Runner:
         self._able = mode != "eager" and _compilable(architecture, on_cpu=mode != "graph")
         self.capture = capture_on(architecture.model.device) if mode == "graph" else None
         self._lock = threading.Lock()
-        self._watching = mode == "auto" and self._able
-        self._spent: dict[Bucket, float] = {}  # seconds of what ran eagerly
-        self._passes_noted, self._seconds_noted = 0, 0.0
 
     def find(
         self, rows: int, tokens: int, keep: int, drafts: int = 0
@@ -127,39 +103,13 @@ class Runner:
         if bucket is None:
             return None
         if bucket not in self._steps:
-            if self.mode in ("auto", "cached"):
+            if self.mode == "auto":
                 self._passes[bucket] = self._passes.get(bucket, 0) + 1
                 if self._passes[bucket] <= _PATIENCE:
                     return None
             self._prepare(bucket, compiling=self.mode == "compiled")
         step = self._steps[bucket]
         return None if step is None else (bucket, step)
-
-    def note(self, rows: int, tokens: int, keep: int, seconds: float, drafts: int = 0) -> None:
-        """Take note of what ran eagerly for lack of compiled code, and perhaps have that made in the background.
-
-        Parameters
-        ----------
-        rows, tokens, keep, drafts
-            As they were given to `find`.
-        seconds
-            How long it took.
-        """
-        bucket = self._buckets.get((rows, tokens, keep, drafts)) if self._watching else None
-        if bucket is None:
-            return
-        if not drafts:
-            self._passes_noted, self._seconds_noted = self._passes_noted + 1, self._seconds_noted + seconds
-        spent = self._spent[bucket] = self._spent.get(bucket, 0.0) + seconds
-        price = _SECONDS + _SECONDS_OF_LAYER * self.architecture.layers * max(1, bucket.drafts)
-        if spent >= price and self._steps.get(bucket) is None:
-            self._spent[bucket] = price - _AGAIN
-            self._compile_in_background(bucket)
-
-    def note_drafts(self, rows: int, tokens: int, drafts: int) -> None:
-        """Take note of drafts that take a pass each, for lack of compiled code for all of them in one call."""
-        if self._passes_noted:
-            self.note(rows, tokens, 1, drafts * self._seconds_noted / self._passes_noted, drafts)
 
     def warm_up(
         self, rows: Sequence[int] = (1,), tokens: Sequence[int] = (1,), *, every: bool = True, drafts: int = 0
@@ -240,41 +190,6 @@ class Runner:
 
         return compile_bucket(self.architecture, bucket, self._path(bucket))
 
-    def _compile_in_background(self, bucket: Bucket) -> None:
-        """Start a compilation, unless another process has made the artefact by now, or it cannot be made."""
-        path = self._path(bucket)
-        if path.is_file():
-            self._prepare(bucket, compiling=False)
-            if self._steps[bucket] is not None:
-                return
-        if artefacts.failed_before(path) or artefacts.find_compiler() is None or not _affordable(self.architecture):
-            self._watching = False
-            return
-        runner = weakref.ref(self)  # it may have been dropped, with its model, when the compilation ends
-
-        def end(reason: str) -> None:
-            alive = runner()
-            if alive is not None:
-                alive._end_compilation(bucket, reason)
-
-        background.start(lambda: self._job(bucket), self.folder, end)
-
-    def _job(self, bucket: Bucket) -> bytes:
-        """Return what the process that compiles is to read."""
-        from descant.models.compiling import Job
-
-        with self.architecture.lock:
-            return skeleton.dump(Job(self.architecture.model, bucket, self.folder, self._key, torch.get_num_threads()))
-
-    def _end_compilation(self, bucket: Bucket, reason: str) -> None:
-        """Load what was compiled; after a failure nothing more is compiled unasked."""
-        if not reason:
-            self._prepare(bucket, compiling=False)
-        if self._steps.get(bucket) is None:
-            self._watching = False
-            name = type(self.architecture.model).__name__
-            _log.warning("%s is not compiled in the background and runs eagerly: %s", name, reason or "see above")
-
     @property
     def folder(self) -> Path:
         """Where artefacts are kept."""
@@ -303,15 +218,3 @@ def _compilable(architecture: Architecture, *, on_cpu: bool) -> bool:
         return False
     # BLOOM's bias is patched into its module for each pass.
     return architecture.cache == "ragged" and model.config.model_type != "bloom"
-
-
-def _affordable(architecture: Architecture) -> bool:
-    """Tell whether another process may hold such weights again, for the sake of what compiling gains."""
-    weights = {id(weight): weight for weight in weights_of(architecture.model).values()}.values()
-    size = sum(
-        weight.numel() * weight.element_size()
-        if weight.is_mkldnn
-        else min(weight.nbytes, weight.untyped_storage().nbytes())
-        for weight in weights
-    )
-    return size <= _MOST_WEIGHTS and size + _MEMORY <= free_memory(torch.device("cpu"))
