@@ -49,8 +49,6 @@ class Tables:
     ----------
     respeller
         From the expert's tokens to the model's.
-    ends
-        For tokens of the expert that are no text, what they are to the model: end-of-sequence ids, a special token.
     own_width, width
         Of the expert's logits and of the model's: tokens beyond are none.
     device
@@ -60,13 +58,11 @@ class Tables:
     def __init__(
         self,
         respeller: Respeller,
-        ends: Mapping[int, tuple[int, ...]],
         own_width: int,
         width: int,
         device: torch.device,
     ) -> None:
         self.respeller = respeller
-        self.ends = ends
         self.own_width = own_width
         self.index = PrefixIndex(respeller.other.spelled[:width], device)
 
@@ -87,15 +83,25 @@ class Bridge(ByteSource):
         The model, without rows; it can be rolled back.
     tables
         Of the two tokenizers.
+    ends
+        For tokens of the expert that are no text, what they are to the model: end-of-sequence ids, a special token.
     reopen, tolerance, budget
         As `OtherTokenizer` has them.
     """
 
     def __init__(
-        self, model: LanguageModel, tables: Tables, *, reopen: int, tolerance: float, budget: int | None
+        self,
+        model: LanguageModel,
+        tables: Tables,
+        ends: Mapping[int, tuple[int, ...]],
+        *,
+        reopen: int,
+        tolerance: float,
+        budget: int | None,
     ) -> None:
         self.model = model
         self._tables = tables
+        self._ends = ends
         self._respeller = tables.respeller
         self._reopen = reopen
         self._tolerance = tolerance
@@ -153,7 +159,7 @@ class Bridge(ByteSource):
         logprobs = self._read(tokens, [0] * len(read))[:, -1]
         drafts: list[list[int]] = [[] for _ in texts]
         going = {row for row, text in enumerate(read) if most[row] and fits[row] and not text.partial}
-        ends = {token_id for ids in self._tables.ends.values() for token_id in ids}
+        ends = {token_id for ids in self._ends.values() for token_id in ids}
         for _ in range(max(most)):
             best = logprobs.max(-1)
             for row, (logprob, token_id) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
@@ -221,8 +227,8 @@ class Bridge(ByteSource):
         tail = self._respeller.other.join(last) + text.pending
         targets = {_CONTEXT: Target(tail)}
         for token_id in ids:
-            if token_id in self._tables.ends:
-                targets[token_id] = Target(tail, self._tables.ends[token_id])
+            if token_id in self._ends:
+                targets[token_id] = Target(tail, self._ends[token_id])
                 continue
             data = self._respeller.following(text, token_id)
             if data is not None:

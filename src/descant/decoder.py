@@ -111,7 +111,11 @@ class Decoder:
         if amateur_tokenizer is not None:
             tokenizers["amateur"] = amateur_tokenizer
         self._models = Models(expert, amateur, self.sources, tokenizer, tokenizers, runner, confident_exit)
-        self.eos_token_ids = eos_token_ids(expert, tokenizer)
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a text: what the expert's generation config has now, else its config or the tokenizer."""
+        return eos_token_ids(self.expert, self.tokenizer)
 
     @property
     def bridged(self) -> bool:

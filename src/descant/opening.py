@@ -293,23 +293,27 @@ class Models:
                 f"({seen.reason}); choose an attention-only model"
             )
         respeller = Respeller(self._tokenizer, setting.tokenizer)
-        namesakes = respeller.own.special.items()
-        ends: dict[int, tuple[int, ...]] = {
-            token_id: (respeller.other.special[content],)
-            for content, token_id in namesakes
-            if content in respeller.other.special
-        }
-        other_ends = tuple(eos_token_ids(model, setting.tokenizer))
-        ends |= {token_id: other_ends for token_id in eos_token_ids(self._expert.model, self._tokenizer) if other_ends}
-        tables = Tables(respeller, ends, self._expert.width, seen.width, model.device)
+        tables = Tables(respeller, self._expert.width, seen.width, model.device)
         runner = Runner(seen, self._runner.mode)
         return lambda: Bridge(
             open_model(seen, runner),
             tables,
+            self._ends(respeller, setting),
             reopen=setting.reopen,
             tolerance=setting.tolerance,
             budget=setting.budget,
         )
+
+    def _ends(self, respeller: Respeller, setting: OtherTokenizer) -> dict[int, tuple[int, ...]]:
+        """Return what tokens of the expert that are no text are to a model with another tokenizer, as of now."""
+        own, other = respeller.own.special, respeller.other.special
+        ends: dict[int, tuple[int, ...]] = {
+            token_id: (other[content],) for content, token_id in own.items() if content in other
+        }
+        other_ends = eos_token_ids(_model_of(setting), setting.tokenizer)
+        return ends | {
+            token_id: other_ends for token_id in eos_token_ids(self._expert.model, self._tokenizer) if other_ends
+        }
 
     def _share(self, name: str, width: int, other_tokenizer: PreTrainedTokenizerBase | None) -> int:
         """Return the width that the expert and another source have in common."""

@@ -19,6 +19,7 @@ PROMPTS = [[5, 17, 3], [8, 2, 9, 41, 7, 30], [60]]
 EXPERT = architectures.build("llama", seed=1, vocab_size=61)
 AMATEUR = architectures.build("gpt2", seed=2, vocab_size=61)
 EOS = 4
+EXPERT.generation_config.eos_token_id = EOS
 
 
 def contrast(alpha: float = 0.1, **settings: Any) -> oracle.Score:
@@ -42,9 +43,7 @@ def assert_same(output: Output, expected: Found) -> None:
 
 @pytest.fixture
 def pair() -> Decoder:
-    decoder = Decoder(EXPERT, amateur=AMATEUR)
-    decoder.eos_token_ids = (EOS,)
-    return decoder
+    return Decoder(EXPERT, amateur=AMATEUR)
 
 
 @pytest.mark.parametrize("width", [2, 4])
@@ -71,7 +70,6 @@ def test_the_beta_form_adds_up_log_probabilities(pair: Decoder) -> None:
 def test_an_early_exit_serves_as_amateur_of_beams() -> None:
     expert, amateur = oracle.full(EXPERT), oracle.early_exit(EXPERT, 1)
     decoder = Decoder(EXPERT, amateur=EarlyExit(1))
-    decoder.eos_token_ids = (EOS,)
     outputs = decoder.generate(PROMPTS, Contrastive(), strategy=Beam(3), max_new_tokens=8)
     for prompt, output in zip(PROMPTS, outputs, strict=True):
         expected = oracle.search(prompt, lambda text: oracle.contrastive(expert(text), amateur(text)), 3, 8, [EOS])
