@@ -17,6 +17,7 @@ from descant.models.huggingface import Exit
 from descant.models.ngram import Counts, NGramModel
 from descant.models.other_prompt import OtherPromptModel
 from descant.models.window import WindowModel
+from descant.models.wrapped import unwrapping
 from descant.tokens import encode
 
 
@@ -65,7 +66,8 @@ class Window:
     def __post_init__(self) -> None:
         model: Any = fspath(self.model) if isinstance(self.model, PathLike) else self.model
         if not isinstance(model, (PreTrainedModel, str)):
-            raise SettingsError(f"Window.model is {shown(model)}; give a PreTrainedModel, a hub id or a folder")
+            remedy = unwrapping(model, "give a PreTrainedModel, a hub id or a folder")
+            raise SettingsError(f"Window.model is {shown(model)}; {remedy}")
         object.__setattr__(self, "model", model)
         tokens = whole("Window.tokens", self.tokens, 1, "show it at least 1 token")
         object.__setattr__(self, "tokens", tokens)
@@ -107,7 +109,8 @@ class OtherTokenizer:
     def __post_init__(self) -> None:
         model: Any = fspath(self.model) if isinstance(self.model, PathLike) else self.model
         if not isinstance(model, (PreTrainedModel, str)):
-            raise SettingsError(f"OtherTokenizer.model is {shown(model)}; give a PreTrainedModel, a hub id or a folder")
+            remedy = unwrapping(model, "give a PreTrainedModel, a hub id or a folder")
+            raise SettingsError(f"OtherTokenizer.model is {shown(model)}; {remedy}")
         if self.tokenizer is not None and not isinstance(self.tokenizer, PreTrainedTokenizerBase):
             raise SettingsError(f"OtherTokenizer.tokenizer is {shown(self.tokenizer)}; give the model's tokenizer")
         if isinstance(model, PreTrainedModel) == (self.tokenizer is None):
@@ -144,7 +147,10 @@ class OtherPrompt:
 
     def __post_init__(self) -> None:
         if self.model is not None and not isinstance(self.model, PreTrainedModel):
-            raise SettingsError(f"OtherPrompt.model is {shown(self.model)}; give a PreTrainedModel, or None")
+            raise SettingsError(
+                f"OtherPrompt.model is {shown(self.model)}; "
+                + unwrapping(self.model, "give a PreTrainedModel, or None")
+            )
         if isinstance(self.prompt, Sequence) and not isinstance(self.prompt, str):
             remedy = "give a text, token ids, or a function"
             ids = tuple(whole("OtherPrompt.prompt", token, 0, remedy) for token in self.prompt)
@@ -180,6 +186,11 @@ class NGram:
             texts = tuple(text if isinstance(text, str) else tuple(text) for text in self.texts)
             object.__setattr__(self, "texts", texts)
 
+
+_AMATEURS = (
+    "give a PreTrainedModel, EarlyExit(layer), Window(model, tokens), OtherPrompt(prompt), NGram(n) or "
+    "OtherTokenizer(model, tokenizer)"
+)
 
 Amateur = PreTrainedModel | EarlyExit | Window | OtherPrompt | NGram | OtherTokenizer
 """What can stand as an amateur, or as another source."""
@@ -246,10 +257,7 @@ def prepare_amateur(
         return _prepare_ngram(amateur, expert, tokenizer)
     if isinstance(amateur, PreTrainedModel):
         return _prepare_model(amateur, runner)
-    raise SettingsError(
-        f"{type(amateur).__name__} is not an amateur; give a PreTrainedModel, EarlyExit(layer), Window(model, tokens), "
-        "OtherPrompt(prompt), NGram(n) or OtherTokenizer(model, tokenizer)"
-    )
+    raise SettingsError(f"{type(amateur).__name__} is not an amateur; {unwrapping(amateur, _AMATEURS)}")
 
 
 def _prepare_model(model: PreTrainedModel, runner: Runner) -> AmateurFactory:

@@ -12,7 +12,9 @@ _SHOWN = 80
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: in one line, cut where it is long."""
+    """Return a value as a message shows it: in one line, cut where it is long; of a model the name of its class."""
+    if hasattr(type(value), "named_modules"):  # its representation is a tree of all its layers
+        return type(value).__name__
     text = " ".join(repr(value).split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 

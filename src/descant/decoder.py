@@ -17,6 +17,7 @@ from descant.judging import Method
 from descant.models import RunnerName
 from descant.models.confident_exit import ConfidentExit
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
+from descant.models.wrapped import unwrapping
 from descant.opening import Models
 from descant.options import Options, check_batch_size, check_scoring, check_strategy, list_processors
 from descant.processors import Processor, as_processor
@@ -42,7 +43,8 @@ class Decoder:
     Parameters
     ----------
     expert
-        Any transformers causal language model. It is put in evaluation mode and otherwise left as it is.
+        Any transformers causal language model. It is put in evaluation mode and otherwise left as it is. Of something
+        that wraps one, give the model inside: of a PEFT model `get_base_model()`, whose layers hold the adapter.
     tokenizer
         Its tokenizer; without one, prompts are token ids and outputs have no text.
     amateur
@@ -97,7 +99,8 @@ class Decoder:
     ) -> None:
         if not isinstance(expert, PreTrainedModel):
             raise SettingsError(
-                f"{shown(expert)} is no loaded model; for a name use Decoder.from_pretrained({expert!r})"
+                f"{shown(expert)} is no loaded model; "
+                + unwrapping(expert, "for a name use Decoder.from_pretrained(name)")
             )
         self.expert = expert
         self.tokenizer = tokenizer

@@ -27,6 +27,7 @@ from descant.models.early_layers import EarlyLayers
 from descant.models.huggingface import Exit, RaggedModel
 from descant.models.loading import eos_token_ids
 from descant.models.sources import Source, Sources
+from descant.models.wrapped import unwrapping
 from descant.scoring import Scoring
 from descant.strategies import ContrastiveSearch, PromptLookup, Speculative, Strategy
 from descant.tokens import Respeller, check_same_vocabulary, same_vocabulary
@@ -233,10 +234,12 @@ class Models:
                 "Speculative(draft=…): PromptLookup(3), EarlyExit(layer) or a model"
             )
         if not isinstance(draft, (PreTrainedModel, Window, NGram)):
-            raise SettingsError(
-                f"Speculative.draft is {shown(draft)}; give a model, EarlyExit(layer), PromptLookup(ngram), "
-                "OtherTokenizer(model, tokenizer), or None for the amateur"
+            remedy = unwrapping(
+                draft,
+                "give a model, EarlyExit(layer), PromptLookup(ngram), OtherTokenizer(model, tokenizer), or None for "
+                "the amateur",
             )
+            raise SettingsError(f"Speculative.draft is {shown(draft)}; {remedy}")
         if id(draft) not in self._drafts:  # inspected, and perhaps compiled, once
             self._drafts[id(draft)] = draft, prepare_amateur(draft, self._expert, self._runner, self._tokenizer)
         _, factory = self._drafts[id(draft)]

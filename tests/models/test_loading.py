@@ -29,9 +29,11 @@ from descant.models import packing
 from descant.models.loading import (
     context_length,
     eos_token_ids,
+    inspecting,
     load_model,
     load_tokenizer,
 )
+from descant.models.loading.inspecting import missing_readers
 from descant.tokens import check_same_vocabulary, encode
 
 
@@ -126,6 +128,25 @@ def test_corrupt_json_of_a_model(amateur: Path, file: str) -> None:
     assert f"{file} (" in refusal(lambda: load_model(amateur))
     (amateur / file).write_text("[]")
     assert file in refusal(lambda: load_model(amateur))
+
+
+def test_what_reads_a_tokenizer_is_named_where_it_is_missing(amateur: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers takes the file for one of tiktoken's, and would have that installed."""
+    monkeypatch.setattr(inspecting, "_is_installed", lambda package: False)
+    (amateur / "tokenizer.json").unlink()
+    (amateur / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    edit(amateur / "tokenizer_config.json", lambda c: c.update(tokenizer_class="LlamaTokenizer"))
+    message = refusal(lambda: load_tokenizer(amateur))
+    assert message.endswith("(what reads its vocabulary is not installed): pip install sentencepiece protobuf")
+
+
+def test_what_reads_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(missing_readers({"tokenizer.json", "tokenizer.model"})) == []
+    assert list(missing_readers({"vocab.json", "merges.txt"})) == []
+    monkeypatch.setattr(inspecting, "_is_installed", lambda package: package == "protobuf")
+    assert list(missing_readers({"tokenizer.model"})) == ["sentencepiece"]
+    assert list(missing_readers({"qwen.tiktoken"})) == ["tiktoken"]
+    assert list(missing_readers({"tekken.json"})) == ["mistral-common"]
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])

@@ -11,6 +11,7 @@ from descant.checks import shown
 from descant.errors import SettingsError
 from descant.models import Runner, inspect_model, open_model
 from descant.models.sources import Sources
+from descant.models.wrapped import unwrapping
 from descant.prompts import check_rows
 from descant.scoring import Contrastive
 from descant.tokens import common_prefix
@@ -66,7 +67,10 @@ class ContrastiveLogitsProcessor(LogitsProcessor):
         attention_mask: Tensor | None = None,
     ) -> None:
         if not isinstance(amateur, PreTrainedModel):
-            raise SettingsError(f"amateur is {shown(amateur)}; give a loaded model: a processor sees no layers to exit")
+            raise SettingsError(
+                f"amateur is {shown(amateur)}; "
+                + unwrapping(amateur, "give a loaded model: a processor sees no layers to exit")
+            )
         self.scoring = Contrastive(alpha, beta, amateur_temperature, candidates)
         self.attention_mask = attention_mask
         self._architecture = inspect_model(amateur)

@@ -6,8 +6,9 @@ looked for here.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ _VOCABULARIES = (
     "vocab.txt",
     "tekken.json",
 )
+
+_READERS = {
+    ".model": ("sentencepiece", "protobuf"),
+    ".tiktoken": ("tiktoken",),
+    "tekken.json": ("mistral-common",),
+}
+"""What reads the vocabularies that are not tokenizers' own, by the ends of their names. Without it transformers takes
+one of SentencePiece for one of tiktoken, and says so."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,21 @@ def choose_weights(names: Collection[str]) -> Weights | None:
 def has_vocabulary(names: Collection[str]) -> bool:
     """Say whether a tokenizer can be made from the files of a checkpoint."""
     return any(name in _VOCABULARIES or name.endswith(".tiktoken") for name in names)
+
+
+def missing_readers(names: Collection[str]) -> Sequence[str]:
+    """Return the packages by which transformers reads a tokenizer from these files and that are not installed."""
+    if "tokenizer.json" in names:
+        return ()
+    readers = (packages for ending, packages in _READERS.items() if any(name.endswith(ending) for name in names))
+    return [package for package in next(readers, ()) if not _is_installed(package)]
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
 
 
 def is_complete(folder: Path, *, allow_pickle: bool) -> bool:

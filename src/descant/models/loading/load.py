@@ -27,6 +27,7 @@ from descant.models.loading.inspecting import (
     check_configs,
     check_weights,
     has_vocabulary,
+    missing_readers,
     names_in,
     read_json,
 )
@@ -139,7 +140,10 @@ def load_tokenizer(
             read_json(folder / file)
     if not has_vocabulary(names) and not trust_remote_code:
         raise LoadError(f"there is no tokenizer in {folder}: save one there with save_pretrained")
-    with _quiet(), _one_line(f"cannot load the tokenizer in {folder}", "download the checkpoint again"):
+    remedy, cause, missing = "download the checkpoint again", "", " ".join(missing_readers(names))
+    if missing:
+        remedy, cause = f"pip install {missing}", "what reads its vocabulary is not installed"
+    with _quiet(), _one_line(f"cannot load the tokenizer in {folder}", remedy, cause):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
@@ -229,16 +233,17 @@ def _moved(model: Any, device: torch.device, needed: int) -> PreTrainedModel:
 
 
 @contextmanager
-def _one_line(what: str, remedy: str) -> Iterator[None]:
-    """Turn whatever transformers raises into a LoadError of one line."""
+def _one_line(what: str, remedy: str, cause: str = "") -> Iterator[None]:
+    """Turn whatever transformers raises into a LoadError of one line, with its own cause where none is known."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise OutOfMemoryError(f"{what} (out of memory): choose a smaller model or a smaller dtype") from error
     except Exception as error:
         # transformers raises errors of a dozen kinds: of JSON, the file system, tokenizers, validation.
-        remedy = _TRUST if "trust_remote_code" in str(error) else remedy
-        raise LoadError(f"{what} ({first_line(error)}): {remedy}") from error
+        if "trust_remote_code" in str(error):
+            remedy, cause = _TRUST, ""
+        raise LoadError(f"{what} ({cause or first_line(error)}): {remedy}") from error
 
 
 @contextmanager
