@@ -158,7 +158,7 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
     weight = getattr(head, "weight", None)
     width = int(weight.shape[0]) if weight is not None else int(config.vocab_size)
     reason = _why_not_ragged(model, config)
-    if reason:
+    if reason and model.config.sub_configs:  # there is more to it than a text model
         _check_reads_text(model)
     return Architecture(
         model=model,
