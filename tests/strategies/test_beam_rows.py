@@ -30,10 +30,9 @@ AMATEUR = architectures.build("qwen2", seed=6)
 
 
 @pytest.fixture
-def decoder() -> Decoder:
-    made = Decoder(MODEL, amateur=AMATEUR)
-    made.eos_token_ids = (4, 11, 50)
-    return made
+def decoder(monkeypatch: pytest.MonkeyPatch) -> Decoder:
+    monkeypatch.setattr(MODEL.generation_config, "eos_token_id", [4, 11, 50])
+    return Decoder(MODEL, amateur=AMATEUR)
 
 
 @pytest.fixture(scope="module")

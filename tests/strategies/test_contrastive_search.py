@@ -111,10 +111,9 @@ def test_any_scoring_gives_the_probabilities(amateur: Any, alpha: float) -> None
 
 
 @pytest.fixture
-def decoder() -> Decoder:
-    made = Decoder(EXPERT, amateur=AMATEUR)
-    made.eos_token_ids = (4, 11, 50)
-    return made
+def decoder(monkeypatch: pytest.MonkeyPatch) -> Decoder:
+    monkeypatch.setattr(EXPERT.generation_config, "eos_token_id", [4, 11, 50])
+    return Decoder(EXPERT, amateur=AMATEUR)
 
 
 @pytest.mark.parametrize("scoring", [Likelihood(), Contrastive(1e-3), DoLa("low")], ids=str)
