@@ -58,6 +58,10 @@ class Layout:
         return [torch.zeros(rows, heads, capacity, dim, dtype=self.dtype) for heads, dim in self.shapes]
 
 
+class WrongPassError(RuntimeError):
+    """A compiled pass that is not what the eager one is."""
+
+
 class CompiledStep:
     """A loaded artefact over a model's weights.
 
@@ -143,7 +147,7 @@ def compile_step(
     Parameters
     ----------
     check
-        Raises if the compiled pass is wrong; nothing is then kept.
+        Raises `WrongPassError` if the compiled pass is wrong; nothing is then kept.
     """
     import torch._inductor
 

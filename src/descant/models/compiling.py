@@ -19,7 +19,7 @@ def compile_bucket(architecture: Architecture, bucket: Bucket, path: Path) -> Co
     Raises
     ------
     Exception
-        Whatever a compiler raises, and RuntimeError if there is none or the pass is wrong.
+        Whatever a compiler raises; RuntimeError if there is none; `WrongPassError` if the pass is wrong.
     """
     if artefacts.find_compiler() is None:
         raise RuntimeError("there is no C++ compiler (g++ or clang++; CXX names another)")

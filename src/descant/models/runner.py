@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from descant.errors import SettingsError, first_line
 from descant.models import artefacts
 from descant.models.architecture import Architecture
-from descant.models.artefacts import CompiledStep
+from descant.models.artefacts import CompiledStep, WrongPassError
 from descant.models.graph import CapturedStep, capture_on
 from descant.models.step import Bucket, Step
 
@@ -165,11 +165,12 @@ class Runner:
                 if step is None and compiling and not self._broken:
                     step = self._compile(bucket)
             except Exception as error:  # whatever a compiler raises, or a folder: decoding goes on without it
-                self._broken = True
+                self._broken = not isinstance(error, WrongPassError)  # another shape may be right
                 _log.debug("compilation for %s failed", bucket, exc_info=error)
+                shapes = "" if self._broken else f" for {bucket}"
                 warnings.warn(
-                    f"{type(self.architecture.model).__name__} is not compiled and runs eagerly: {first_line(error)}; "
-                    'runner="eager" leaves the attempt out',
+                    f"{type(self.architecture.model).__name__} is not compiled{shapes} and runs eagerly: "
+                    f'{first_line(error)}; runner="eager" leaves the attempt out',
                     RuntimeWarning,
                     stacklevel=2,
                 )
