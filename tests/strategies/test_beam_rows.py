@@ -168,7 +168,7 @@ def test_forked_detokenizers_go_their_own_ways(writer: Decoder) -> None:
         one = Detokenizer(writer.tokenizer)
         text = "".join(map(one.push, ids[:cut]))
         other = one.fork()
-        ends = [text + "".join(map(each.push, rest)) + each.finish() for each, rest in ((one, ids[cut:]), (other, ids))]
+        ends = [text + "".join(map(each.push, rest)) + each.flush() for each, rest in ((one, ids[cut:]), (other, ids))]
         assert ends[0] == writer.tokenizer.decode(ids)
         assert ends[1] == writer.tokenizer.decode([*ids[:cut], *ids])
 
