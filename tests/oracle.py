@@ -225,7 +225,7 @@ def search(
 
     There are so many candidates that `width` are left if all ends of sequence are among them. With `rank`, they are
     those with the greatest ranks over all beams, whatever their beams' sums; without, those with the greatest sums.
-    With `draw`, they are those whose places it draws, so many, from all sums, and ends are taken in that order.
+    With `draw`, they are those whose places it draws, so many, from all sums.
     """
     beams: list[tuple[list[int], float]] = [([], 0.0)]
     ended: list[tuple[list[int], float]] = []
@@ -240,12 +240,10 @@ def search(
             pool = sorted(pool, key=lambda entry: -entry[0])[:looked_at]
         else:
             pool = [pool[place] for place in draw([total for _, _, total in pool], looked_at)]
-        candidates = [(t, s) for _, t, s in pool if s > -math.inf]
-        if draw is None:
-            candidates.sort(key=lambda entry: -entry[1])
+        candidates = sorted(((t, s) for _, t, s in pool if s > -math.inf), key=lambda entry: -entry[1])
         final = [(t, s) for t, s in candidates[:width] if t[-1] in eos or length == count]
         ended = sorted([*ended, *((t, s / length**length_penalty) for t, s in final)], key=lambda e: -e[1])[:width]
-        beams = sorted(((t, s) for t, s in candidates if t[-1] not in eos), key=lambda entry: -entry[1])[:width]
+        beams = [(t, s) for t, s in candidates if t[-1] not in eos][:width]
         if length == count or not beams:
             break
         if len(ended) == width and beams[0][1] / length**length_penalty <= ended[-1][1]:
