@@ -73,7 +73,8 @@ def run(corner: str, pins: Mapping[str, str]) -> Result:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     constraints = folder / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in pins.items()), encoding="utf-8")
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade"]
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip += ["--upgrade", "--upgrade-strategy", "eager"]
     subprocess.run([*pip, "-c", constraints, "-e", f"{ROOT}[dev]"], check=True)
     command = [python, "-m", "pytest", "-n", "logical", "--maxprocesses", "4", "--dist", "worksteal", *TESTS]
     done = subprocess.run(command, check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True)
