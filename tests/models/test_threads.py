@@ -21,7 +21,7 @@ from descant import (
     Speculative,
     Window,
 )
-from descant.models import Runner, inspect_model, open_model
+from descant.models import inspect_model, open_model
 from descant.models.early_layers import EarlyLayers
 from descant.models.sharing import lock_of
 from descant.models.step import Bucket, Step
@@ -108,7 +108,6 @@ def once_in_a_pass(module: nn.Module, work: Callable[[], Any]) -> None:
 COPIES: dict[str, Callable[[Any], Any]] = {
     "step": lambda model: Step(inspect_model(model), Bucket(1, 1, every=False)).model,
     "early layers": lambda model: EarlyLayers(open_model(inspect_model(model)), 1, norm=True)._model.model,  # type: ignore[arg-type]
-    "job": lambda model: Runner(inspect_model(model), "auto")._job(Bucket(1, 1, every=False)),
 }
 
 
@@ -119,8 +118,7 @@ def test_a_copy_that_is_made_meanwhile_has_no_hooks_of_a_pass(kind: str) -> None
     once_in_a_pass(model.model.embed_tokens, lambda: made.append(in_a_second_thread(lambda: COPIES[kind](model))))
     Decoder(model).generate(PROMPTS, LOW, max_new_tokens=1)
     copied = made[0].result()
-    if kind != "job":  # which has none, or could not have been pickled
-        assert not any(module._forward_hooks or module._forward_pre_hooks for module in copied.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in copied.modules())
 
 
 def test_a_second_pass_waits_for_the_first() -> None:

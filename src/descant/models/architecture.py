@@ -150,7 +150,8 @@ def inspect_model(model: PreTrainedModel) -> Architecture:
             f"{type(model).__name__} is not a causal language model ({other}); load one whose class name ends in "
             "ForCausalLM or LMHeadModel"
         )
-    if any(parameter.is_meta for parameter in model.parameters()):
+    # A tensor of a class of its own stands for one without values on purpose, while operations are recorded.
+    if any(parameter.is_meta and type(parameter) is nn.Parameter for parameter in model.parameters()):
         raise UnsupportedModelError(
             f"{type(model).__name__} has weights that are not in memory (offloaded by accelerate, say); load it whole "
             "on one device, in a smaller dtype or quantized if it must be"
