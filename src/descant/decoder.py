@@ -154,7 +154,9 @@ class Decoder:
         device
             `"auto"` takes cuda, then mps, then cpu.
         dtype
-            `"auto"` keeps each checkpoint's own; or `"float32"`, `"bfloat16"`, …
+            `"auto"` keeps each checkpoint's own, but takes float32 where a CPU has no instructions for a half-precision
+            one and float32 needs at most half of the free memory; `Output.method` tells which and why. Or `"float32"`,
+            `"bfloat16"`, …, which are kept.
         allow_pickle
             Whether weights may be read from pickle files, which can run code; otherwise safetensors only.
         trust_remote_code

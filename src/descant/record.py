@@ -16,6 +16,7 @@ def describe_model(model: Any) -> Any:
         return {
             "name": model.config.name_or_path or type(model).__name__,
             "dtype": str(model.dtype).removeprefix("torch."),
+            "dtype_reason": getattr(model, "dtype_reason", None),  # of what was loaded with "auto"
             "device": str(model.device),
             "linear_layers": linear_forms(model),
         }

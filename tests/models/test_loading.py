@@ -1,6 +1,7 @@
 """Loading of checkpoints: whole ones as transformers loads them, broken ones refused in one line."""
 
 import json
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +33,10 @@ from descant.models.loading import (
     inspecting,
     load_model,
     load_tokenizer,
+    precision,
 )
 from descant.models.loading.inspecting import missing_readers
+from descant.record import describe_model
 from descant.tokens import check_same_vocabulary, encode
 
 
@@ -104,12 +107,89 @@ def test_greedy_text_of_the_pair_is_varied(pair: tuple[Path, Path]) -> None:
         assert len(set(texts)) == len(texts)
 
 
-def test_dtype_is_the_checkpoints_or_the_one_asked_for(amateur: Path) -> None:
+def test_dtype_is_the_checkpoints_or_the_one_asked_for(amateur: Path, processor: Callable[..., None]) -> None:
+    processor("bfloat16")
     assert load_model(amateur).dtype == torch.float32
     assert load_model(amateur, dtype="bf16").dtype == torch.bfloat16
     assert load_model(amateur, dtype=torch.float64).dtype == torch.float64
-    Qwen2ForCausalLM.from_pretrained(amateur, dtype=torch.bfloat16).save_pretrained(amateur / "half")
-    assert load_model(amateur / "half").dtype == torch.bfloat16
+    assert load_model(halved(amateur)).dtype == torch.bfloat16
+
+
+def halved(folder: Path, dtype: torch.dtype = torch.bfloat16) -> Path:
+    Qwen2ForCausalLM.from_pretrained(folder, dtype=dtype).save_pretrained(folder / "half")
+    return folder / "half"
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have a processor with the instructions for some formats."""
+
+    def be(*formats: str) -> None:
+        monkeypatch.setattr(precision, "computes_well", lambda dtype, device: str(dtype).split(".")[1] in formats)
+
+    return be
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_auto_takes_float32_where_the_processor_is_slow_in_the_checkpoints_format(
+    dtype: torch.dtype, amateur: Path, processor: Callable[..., None]
+) -> None:
+    processor("float32")
+    folder = halved(amateur, dtype)
+    model = load_model(folder, device="cpu")
+    name = str(dtype).removeprefix("torch.")
+    assert (model.dtype, describe_model(model)["dtype_reason"]) == (
+        torch.float32,
+        f"auto: float32, as the processor is slow in the checkpoint's {name}",
+    )
+    half = load_model(folder, device="cpu", dtype=name)
+    assert (half.dtype, describe_model(half)["dtype_reason"]) == (dtype, None)
+    for weight, rounded in zip(model.parameters(), half.parameters(), strict=True):
+        assert torch.equal(weight, rounded.float())
+
+
+def test_auto_keeps_what_float32_would_not_fit_beside(
+    amateur: Path, processor: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor("float32")
+    folder = halved(amateur)
+    size = (folder / "model.safetensors").stat().st_size
+    for available, dtype in ((4 * size, torch.float32), (4 * size - 2, torch.bfloat16)):
+        free = SimpleNamespace(available=available)
+        monkeypatch.setattr(load_module.psutil, "virtual_memory", lambda found=free: found)
+        model = load_model(folder, device="cpu")
+        assert model.dtype == dtype
+    assert describe_model(model)["dtype_reason"] == (
+        "auto: the checkpoint's, though the processor is slow in bfloat16: float32 would crowd the memory"
+    )
+
+
+def test_auto_keeps_the_format_that_is_rounded_from(amateur: Path, processor: Callable[..., None]) -> None:
+    processor("float32")
+    assert load_model(halved(amateur), device="cpu", quantization="int8").dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "onednn", "instructions", "well"),
+    [
+        (torch.bfloat16, "cpu", True, True, True),
+        (torch.bfloat16, "cpu", False, True, False),
+        (torch.bfloat16, "cpu", True, False, False),  # oneDNN says so of any AVX-512
+        (torch.float16, "cpu", True, False, True),
+        (torch.float16, "cpu", False, True, False),
+        (torch.float32, "cpu", False, False, True),
+        (torch.bfloat16, "cuda", False, False, True),
+    ],
+)
+def test_a_processor_computes_well_what_it_has_instructions_for(
+    dtype: torch.dtype, device: str, onednn: bool, instructions: bool, well: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: onednn)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert precision.computes_well(dtype, torch.device(device)) is well
 
 
 def test_pickled_weights_need_permission(amateur: Path) -> None:

@@ -75,7 +75,12 @@ class ModelOptions:
         list[str] | None,
         option(_MODELS, "A further model that the method reads, such as tuned=NAME; repeat it.", of="ROLE=NAME"),
     ] = None
-    dtype: Annotated[str, option(_MODELS, "float32, bfloat16, …; auto: the checkpoint's.", of="NAME")] = "auto"
+    dtype: Annotated[
+        str,
+        option(
+            _MODELS, "float32, bfloat16, …; auto: the checkpoint's, or float32 if the CPU is slow in that.", of="NAME"
+        ),
+    ] = "auto"
     device: Annotated[str, option(_MODELS, "cuda, mps or cpu; auto: the first there is.", of="NAME")] = "auto"
     runner: Annotated[
         str,

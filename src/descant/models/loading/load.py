@@ -32,6 +32,7 @@ from descant.models.loading.inspecting import (
     read_json,
 )
 from descant.models.loading.locating import locate
+from descant.models.loading.precision import choose_dtype
 
 _TRUST = "read that code, then set trust_remote_code=True if you trust it"
 
@@ -55,7 +56,8 @@ def load_model(
         A folder, which never touches the network, or a model's id on the hub, which does only if its files
         are not in the local cache.
     dtype
-        A number format, or "auto": the checkpoint's own.
+        A number format, or "auto": the checkpoint's own, or float32 on a CPU without instructions for that, where it
+        takes at most half of the free memory. `dtype_reason` of the model tells which and why.
     device
         A device, or "auto": a GPU if there is one.
     allow_pickle
@@ -94,6 +96,9 @@ def load_model(
     folder = locate(name, "model", revision=revision, allow_pickle=allow_pickle)
     config = _load_config(folder, trust_remote_code=trust_remote_code)
     weights = check_weights(folder, allow_pickle=allow_pickle)
+    reason = None
+    if numbers == "auto" and quantization is None:  # rounded weights are for the checkpoint's
+        numbers, reason = choose_dtype(config, _bytes_needed(folder, weights, config, "auto"), place)
     needed = _bytes_needed(folder, weights, config, numbers)
     _check_memory(name, needed, place)
     with _quiet(), _one_line(f"cannot load the model in {folder}", "check it, or download it again"):
@@ -110,6 +115,7 @@ def load_model(
     model, report = loaded
     _check_report(folder, report)
     model.name_or_path = model.config.name_or_path = name
+    model.dtype_reason = reason
     model = _moved(model.eval().requires_grad_(False), place, needed)
     if quantization is not None:
         from descant.models.quantization import quantize  # which imports this package
