@@ -80,7 +80,8 @@ def run(corner: str, pins: Mapping[str, str]) -> Result:
     done = subprocess.run(command, check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         print(done.stdout, file=sys.stderr)
-    return Result(corner, _versions(python), done.stdout.strip().splitlines()[-1], not done.returncode)
+    last = done.stdout.strip().rpartition("\n")[2].strip("= ") or "no test ran"
+    return Result(corner, _versions(python), last, not done.returncode)
 
 
 def _versions(python: Path) -> dict[str, str]:
@@ -113,6 +114,7 @@ def main(names: Sequence[str]) -> int:
         print(f"no corner is called {unknown[0]!r}; give one of: {', '.join(known)}", file=sys.stderr)
         return 2
     results = []
+    RESULTS.mkdir(exist_ok=True)
     page = RESULTS / f"{datetime.date.today()}.md"
     for name in names or known:
         print(f"{name} …", file=sys.stderr, flush=True)
