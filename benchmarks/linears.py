@@ -56,7 +56,7 @@ def linears() -> list[Row]:
     for name, (rows, columns) in LAYERS.items():
         copies = max(1, SET_BYTES // (2 * rows * columns))
         weights = [0.02 * torch.randn(rows, columns).bfloat16() for _ in range(copies)]
-        layers = [Layer(name, weight, None, tied=False) for weight in weights]
+        layers = [Layer(name, weight, None, tied=None) for weight in weights]
         sets: dict[str, list[Callable[[torch.Tensor], torch.Tensor]]] = {
             "packed": [PackedLinear(layer) for layer in layers],
             "int8": [Int8Linear(layer) for layer in layers],

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import NoBadWordsLogitsProcessor, PreTrainedModel
 
 Sourcing = Callable[[list[int]], torch.Tensor]
 """Logits of the next token after a text."""
@@ -19,6 +19,12 @@ Score = Callable[[list[int]], list[float]]
 
 Change = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A processor as transformers has it: `(input_ids [1, length], scores [1, vocab]) → scores`."""
+
+
+def bad_words(sequences: list[list[int]]) -> Change:
+    """Return transformers' bad words. 5.17 leaves out what is longer than the text by one, hence a token in front."""
+    theirs = NoBadWordsLogitsProcessor(sequences)
+    return lambda ids, scores: theirs(torch.nn.functional.pad(ids, (1, 0), value=-1), scores)
 
 
 @torch.inference_mode()

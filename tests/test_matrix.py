@@ -256,7 +256,7 @@ PROCESSORS: dict[str, Processed] = {
     "presence": penalty(PresencePenalty(1.5), 1.5, every_time=False),
     "frequency": penalty(FrequencyPenalty(0.9), 0.9, every_time=True),
     "no repeated token": theirs(NoRepeatNGram(1), transformers.NoRepeatNGramLogitsProcessor(1)),
-    "bad words": theirs(BadWords(WORDS), transformers.NoBadWordsLogitsProcessor(WORDS)),
+    "bad words": theirs(BadWords(WORDS), oracle.bad_words(WORDS)),
     "bias": theirs(
         LogitBias(BIASES), transformers.SequenceBiasLogitsProcessor({(token,): b for token, b in BIASES.items()})
     ),

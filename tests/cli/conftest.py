@@ -1,7 +1,9 @@
 """The command line run within the process: arguments in; exit code, stdout and stderr out."""
 
 import io
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,14 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Done(int(end.value.code or 0), captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(autouse=True)
+def foreground() -> Iterator[None]:
+    """Let Ctrl-C interrupt, as in a shell's foreground: whatever runs behind `&` inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from descant.errors import UnsupportedModelError
 from descant.models.architecture import Architecture
-from descant.models.packing import PackedEmbedding, PackedLinear
+from descant.models.packing import PackedLinear
 
 Among = Callable[[], Int64[Tensor, " tokens"]]
 """Finds out the tokens of which the logits matter."""
@@ -86,9 +86,9 @@ def narrow(architecture: Architecture) -> Narrowed | None:
 
 def _rows_of(model: PreTrainedModel, head: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """Return what looks up rows of a head's weight; None if nothing can."""
-    if type(head) is nn.Linear and type(head.weight) in (Tensor, nn.Parameter):  # a quantized weight has no rows
-        return lambda tokens: head.weight[tokens]
-    embeddings = model.get_input_embeddings()
-    if isinstance(head, PackedLinear) and isinstance(embeddings, PackedEmbedding) and embeddings.weight is head.weight:
-        return embeddings
+    weight = head.weight
+    plain = type(head) is nn.Linear and type(weight) in (Tensor, nn.Parameter)  # a quantized weight has no rows
+    tied = isinstance(head, PackedLinear) and weight is model.get_input_embeddings().weight
+    if isinstance(weight, Tensor) and (plain or tied):
+        return weight.__getitem__
     return None

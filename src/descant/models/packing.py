@@ -6,28 +6,18 @@ matrix kernels take (https://uxlfoundation.github.io/oneDNN/dev_guide_understand
 The results differ by the order of summation, if at all.
 """
 
-import ctypes
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from descant.models.swapping import (
-    Layer,
-    ReplacedLinear,
-    Replacement,
-    Unsuitable,
-    replace_linears,
-)
+from descant.models.swapping import Layer, ReplacedLinear, Unsuitable, replace_linears
 
 _SMALLEST = {torch.bfloat16: 2**15, torch.float32: 2**20}
 """Weights from which a packed layer is faster: below, oneDNN's call costs more than its product saves. A float32
 layer outside the caches gains from two tokens on, and loses nothing at one."""
-
-_ROWS, _PAIRS = 64, 16
-"""oneDNN's layout of a bfloat16 matrix, `AB16b64a2b`: blocks of 64 rows × 32 columns, columns in pairs."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +29,16 @@ class Packing:
     layers
         How many linear layers were packed.
     nbytes
-        Bytes of their weights, which take no more memory than before.
-    embeddings
-        Whether the input embeddings now look their rows up in the packed output head.
+        Bytes of their weights.
+    copied
+        How many of those are held a second time, as the input embeddings that an output head was tied to.
     left_alone
         Why other linear layers were not, by name.
     """
 
     layers: int
     nbytes: int
-    embeddings: bool
+    copied: int
     left_alone: dict[str, str]
 
 
@@ -69,30 +59,14 @@ class PackedLinear(ReplacedLinear):
         return product
 
 
-class PackedEmbedding(Replacement):
-    """Input embeddings that read their rows out of the packed output head, so that a tied weight exists once."""
-
-    def __init__(self, head: PackedLinear, blocks: Float[Tensor, "row_blocks column_blocks 16 64 2"]) -> None:
-        super().__init__(head.weight)  # tied as before
-        self.num_embeddings, self.embedding_dim = head.weight.shape
-        self._blocks = blocks
-        self._packed = head._packed  # whose memory the blocks are a view of
-
-    def forward(self, ids: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows hidden"]:
-        """Look up the rows."""
-        padded = self._blocks[ids // _ROWS, :, :, ids % _ROWS].flatten(-3)
-        return padded[..., : self.embedding_dim]
-
-
 def pack(model: PreTrainedModel, *, smallest: int | None = None) -> Packing:
     """Lay out the weights of a model's linear layers for fast products, in place.
 
     The model remains what it was to its callers: `generate` works, and so do hooks, `dtype`, `device` and
     `get_output_embeddings`. It can no longer be saved, converted or moved, which is refused, and it is for inference
-    only. Every weight exists once, before and after, and one layer at a time exists twice in between.
-
-    An output head that is tied to the input embeddings is packed in bfloat16 if oneDNN's layout is the known one, for
-    then the embeddings can read their rows out of it. Otherwise it is left alone.
+    only. Every weight exists once, before and after, and one layer at a time exists twice in between. The one exception
+    is an output head in bfloat16 that is tied to the input embeddings, which go on looking up their rows in the
+    original: it is read whole for every token, which is worth the memory.
 
     Parameters
     ----------
@@ -106,64 +80,31 @@ def pack(model: PreTrainedModel, *, smallest: int | None = None) -> Packing:
     UnsupportedModelError
         If the model is not on the CPU.
     """
-    embeddings = False
+    copied = 0
 
     def make(layer: Layer) -> nn.Module:
-        nonlocal embeddings
-        _check(layer.weight, smallest)
-        if not layer.tied:
-            return PackedLinear(layer)
-        head, rows = _pack_tied(model, layer)
-        model.set_input_embeddings(rows)
-        embeddings = True
-        return head
+        nonlocal copied
+        _check(layer, smallest)
+        packed = PackedLinear(layer)
+        if layer.tied is not None:
+            packed.register_parameter("weight", layer.tied)
+            copied += layer.weight.nbytes
+        return packed
 
     made, left = replace_linears(model, make)
     size = sum(module.weight.nbytes for module in made.values() if isinstance(module, PackedLinear))
-    return Packing(len(made), size, embeddings, left)
+    return Packing(len(made), size, copied, left)
 
 
-def _check(weight: Tensor, smallest: int | None) -> None:
+def _check(layer: Layer, smallest: int | None) -> None:
+    weight = layer.weight
     if weight.dtype not in _SMALLEST:
         raise Unsuitable(f"{weight.dtype} has no packed kernel")
+    if layer.tied is not None and weight.dtype != torch.bfloat16:
+        raise Unsuitable("it is tied to the input embeddings, and gains less than the second copy costs")
     if not torch.backends.mkldnn.is_available():
         raise Unsuitable("this build of PyTorch has no oneDNN")
     if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise Unsuitable("this processor has no bfloat16 kernels")
     if weight.numel() < (_SMALLEST[weight.dtype] if smallest is None else smallest):
         raise Unsuitable("it is too small to gain")
-
-
-def _pack_tied(model: PreTrainedModel, layer: Layer) -> tuple[PackedLinear, PackedEmbedding]:
-    """Pack a head and make the embeddings that look rows up in it."""
-    embeddings = model.get_input_embeddings()
-    if type(embeddings) is not nn.Embedding or embeddings.max_norm is not None:
-        raise Unsuitable(
-            f"it is tied to the input embeddings, a {type(embeddings).__name__}, which does more than look up"
-        )
-    if layer.weight.dtype != torch.bfloat16:
-        raise Unsuitable("it is tied to the input embeddings, which can share a packed weight in bfloat16 only")
-    head = PackedLinear(layer)
-    blocks = _blocks(head._packed, layer.weight)
-    if blocks is None:
-        raise Unsuitable("it is tied to the input embeddings, and oneDNN's layout on this processor is not known")
-    return head, PackedEmbedding(head, blocks)
-
-
-def _blocks(packed: Tensor, weight: Tensor) -> Tensor | None:
-    """Return a view of a packed weight as `[row block, column block, pair, row, 2]`, or None in another layout.
-
-    The layout is oneDNN's own affair, so every number is compared with the original before the view is trusted.
-    """
-    rows, columns = -(-weight.shape[0] // _ROWS), -(-weight.shape[1] // (2 * _PAIRS))
-    size = torch.ops.mkldnn._nbytes(packed)
-    if size != rows * columns * _ROWS * _PAIRS * 2 * weight.element_size():
-        return None
-    memory = (ctypes.c_char * size).from_address(torch.ops.mkldnn.data_ptr(packed))
-    blocks = torch.frombuffer(memory, dtype=weight.dtype).view(rows, columns, _PAIRS, _ROWS, 2)
-    for start in range(0, rows, 64):  # in parts: the comparison takes a copy
-        part = blocks[start : start + 64].permute(0, 3, 1, 2, 4).flatten(2).flatten(0, 1)
-        original = weight[start * _ROWS :][: len(part)]
-        if not torch.equal(part[: len(original), : weight.shape[1]], original):
-            return None
-    return blocks

@@ -31,25 +31,39 @@ class Layer:
     bias
         `[out]`, or None.
     tied
-        Whether the input embeddings look their rows up in the same weight.
+        The original itself, if the input embeddings look their rows up in it; else None.
     """
 
     name: str
     weight: Tensor
     bias: nn.Parameter | None
-    tied: bool
+    tied: nn.Parameter | None
 
 
-class Replacement(nn.Module):
-    """A module whose weight has been brought into another form: it can be neither converted, moved, saved nor loaded.
+class ReplacedLinear(nn.Module):
+    """What stands in for a linear layer. It can be neither converted, moved, saved nor loaded.
 
     `weight` keeps the original's shape, dtype and device for whoever asks for those, and is not a number anywhere:
     code that multiplies by it without calling the layer is seen at once. It takes the memory of one number.
+
+    Attributes
+    ----------
+    form
+        What its weight has become, in a word.
     """
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    form: ClassVar[str]
+
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.weight = weight
+        nothing = torch.full((), torch.nan, dtype=layer.weight.dtype)
+        self.weight = nn.Parameter(nothing.expand(layer.weight.shape), requires_grad=False)
+        self.out_features, self.in_features = layer.weight.shape
+        self.bias = layer.bias
+
+    def extra_repr(self) -> str:
+        """Return what `repr` shows between the brackets."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
         moved, weight = fn(self.weight.new_empty(0)), self.weight
@@ -66,28 +80,6 @@ class Replacement(nn.Module):
 
     def _load_from_state_dict(self, *_: object) -> None:
         raise _refused_state()
-
-
-class ReplacedLinear(Replacement):
-    """What stands in for a linear layer.
-
-    Attributes
-    ----------
-    form
-        What its weight has become, in a word.
-    """
-
-    form: ClassVar[str]
-
-    def __init__(self, layer: Layer) -> None:
-        nothing = torch.full((), torch.nan, dtype=layer.weight.dtype)
-        super().__init__(nn.Parameter(nothing.expand(layer.weight.shape), requires_grad=False))
-        self.out_features, self.in_features = layer.weight.shape
-        self.bias = layer.bias
-
-    def extra_repr(self) -> str:
-        """Return what `repr` shows between the brackets."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 def linear_forms(model: nn.Module) -> str:
@@ -163,4 +155,4 @@ def _layer(model: PreTrainedModel, name: str, owners: Counter[int]) -> Layer:
     if owners[id(weight)] > 1 + tied:
         raise Unsuitable("its weight serves another module too")
     matrix = weight.detach()
-    return Layer(name, matrix.t() if isinstance(module, Conv1D) else matrix, bias, tied)
+    return Layer(name, matrix.t() if isinstance(module, Conv1D) else matrix, bias, weight if tied else None)
