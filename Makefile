@@ -69,7 +69,7 @@ bench: $(INSTALLED)
 
 ## Train the bundled pair from scratch (at most 40 minutes on two cores).
 demo-pair: $(INSTALLED)
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m descant.demo.train
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m descant.lab.pair.train
 
 ## The documentation, built strictly into site/; `python -m http.server -d site` shows it.
 docs: $(INSTALLED)

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from benchmarks import beams, bridge, cases, early_exit, linears, memory, narrow_head, runner, speculation, verification
-from descant.bench.measure import Spread, conditions
+from descant.lab.bench.measure import Spread, conditions
 
 CASES = {
     "greedy": cases.greedy,

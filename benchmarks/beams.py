@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.cases import ROUNDS, run_of
 from benchmarks.shapes import bundled, shape
 from descant import Beam, Contrastive, Decoder, Greedy, Likelihood
-from descant.bench.measure import Spread, in_rounds, ratio
+from descant.lab.bench.measure import Spread, in_rounds, ratio
 from descant.scoring import Scoring
 from descant.strategies import Strategy
 

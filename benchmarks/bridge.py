@@ -19,8 +19,8 @@ from transformers import (
 
 from benchmarks.shapes import bundled, endless
 from descant import Contrastive, Decoder, Greedy, Likelihood, OtherTokenizer, Speculative
-from descant.bench.measure import Spread, interleaved, ratio
 from descant.demo import questions
+from descant.lab.bench.measure import Spread, interleaved, ratio
 
 Row = dict[str, Any]
 

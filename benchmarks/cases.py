@@ -9,13 +9,13 @@ import torch
 
 from benchmarks.shapes import SHAPES, bundled, peaked, shape
 from descant import Contrastive, Decoder, Likelihood, Sample, Temperature, TopP
-from descant.bench.measure import Spread, interleaved, ratio
-from descant.engine import Engine
+from descant.calls.options import Options
+from descant.calls.run import Run
+from descant.engine.loop import Engine
+from descant.lab.bench.measure import Spread, interleaved, ratio
 from descant.models import RunnerName
-from descant.models.sources import Sources
-from descant.options import Options
-from descant.run import Run
 from descant.scoring import Scoring
+from descant.sources.sources import Sources
 from descant.strategies import Greedy, Strategy
 from descant.types import Logits
 

@@ -7,8 +7,8 @@ from typing import Any
 from benchmarks.beams import steps_of
 from benchmarks.shapes import bundled, shape
 from descant import ConfidentExit, Decoder, Greedy, Likelihood
-from descant.bench.measure import Spread, in_rounds, ratio
 from descant.demo import demo_world, questions
+from descant.lab.bench.measure import Spread, in_rounds, ratio
 
 _THRESHOLDS = {"softmax": (0.3, 0.5, 0.8, 0.95), "state": (0.9, 0.95, 0.98)}
 _JUDGED = 600

@@ -13,13 +13,13 @@ from transformers import PreTrainedModel
 
 from benchmarks.shapes import bundled, shape
 from descant import Contrastive, Decoder, Likelihood
-from descant.bench.measure import Spread, interleaved, ratio
 from descant.demo import Question, questions
-from descant.demo.evaluate import Judged, compare, judge
+from descant.lab.bench.measure import Spread, interleaved, ratio
+from descant.lab.pair.evaluate import Judged, compare, judge
 from descant.models import inspect_model, open_model
-from descant.models.packing import PackedLinear, pack
-from descant.models.quantization import Int4Linear, Int8Linear, Scheme, quantize
-from descant.models.swapping import Layer
+from descant.models.linears.packing import PackedLinear, pack
+from descant.models.linears.quantization import Int4Linear, Int8Linear, Scheme, quantize
+from descant.models.linears.replacing import Layer
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.shapes import shape
 from descant import Decoder
-from descant.engine import Engine
+from descant.engine.loop import Engine
 
 ROWS, PROMPT, NEW = 8, 256, 128
 

@@ -5,8 +5,8 @@ from typing import Any
 from benchmarks.beams import steps_of
 from benchmarks.shapes import peaked, shape
 from descant import Contrastive, Decoder, Greedy
-from descant.bench.measure import Spread, in_rounds, ratio
-from descant.models.packing import pack
+from descant.lab.bench.measure import Spread, in_rounds, ratio
+from descant.models.linears.packing import pack
 
 _PAIRS = (("Qwen2.5-0.5B", False, (1, 16)), ("Qwen2.5-0.5B", True, (1, 16)), ("Qwen2.5-3B", True, (1, 8)))
 """Experts, whether linear layers are packed, and the batches."""

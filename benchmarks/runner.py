@@ -10,9 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.shapes import bundled, shape
-from descant.bench.measure import Spread, interleaved, ratio
-from descant.models import Runner, inspect_model
-from descant.models.huggingface import RaggedModel
+from descant.lab.bench.measure import Spread, interleaved, ratio
+from descant.models import inspect_model, open_runner
+from descant.models.ragged import RaggedModel
 
 _MODELS = ("bundled expert", "bundled amateur", "gpt2", "Qwen2.5-0.5B")
 _STEPS = {"bundled expert": 40, "bundled amateur": 40, "gpt2": 10, "Qwen2.5-0.5B": 6}
@@ -36,8 +36,8 @@ def _model(name: str) -> list[dict[str, Any]]:
     table = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         for tokens in (1, 5):
-            compiling = _seconds(lambda n=tokens: Runner(architecture, "compiled", Path(folder)).warm_up([1], [n]))
-            ready = Runner(architecture, "compiled", Path(folder))
+            compiling = _seconds(lambda n=tokens: open_runner(architecture, "compiled", Path(folder)).warm_up([1], [n]))
+            ready = open_runner(architecture, "compiled", Path(folder))
             loading = _seconds(lambda n=tokens, r=ready: r.warm_up([1], [n]))
             steps = _STEPS[name]
             cases: dict[str, Callable[[], object]] = {

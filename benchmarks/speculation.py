@@ -11,16 +11,16 @@ import torch
 
 from benchmarks.shapes import bundled, peaked, shape
 from descant import Decoder, Speculative
-from descant.bench import baselines
-from descant.bench.clock import Decoded
-from descant.bench.contenders import Rows, ours, plain, theirs
-from descant.bench.figures import acceptance_rate, same_share
-from descant.bench.measure import Spread, in_rounds, ratio
-from descant.bench.prompts import fill
 from descant.demo import questions
+from descant.lab.bench import baselines
+from descant.lab.bench.clock import Decoded
+from descant.lab.bench.contenders import Rows, ours, plain, theirs
+from descant.lab.bench.figures import acceptance_rate, same_share
+from descant.lab.bench.measure import Spread, in_rounds, ratio
+from descant.lab.bench.prompts import fill
 from descant.models import RunnerName
-from descant.models.packing import pack
-from descant.models.quantization import quantize
+from descant.models.linears.packing import pack
+from descant.models.linears.quantization import quantize
 from descant.strategies import Draws, Proposal
 from descant.types import Chosen
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from benchmarks.shapes import shape
-from descant.bench.measure import Spread, interleaved, ratio
+from descant.lab.bench.measure import Spread, interleaved, ratio
 from descant.models import LanguageModel, inspect_model, open_model
-from descant.models.packing import pack
+from descant.models.linears.packing import pack
 
 HELD = 64
 """Tokens that the row holds already."""

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from descant.models.graph import Function
+from descant.models.passes.graph import Function
 
 ELSEWHERE = torch.device("meta")
 """A device that no value can be read from, and whose tensors do not mix with those of the host: as a GPU's."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from descant.evaluation.generations import Generation
-from descant.evaluation.tasks import Task
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from descant.evaluation.config import parse_study
+from descant.lab.studies.config import parse_study
 
 ROOT = Path(__file__).parents[1]
 # A page of docs/experiments shows commands that take an hour; its numbers come from files that they wrote.

@@ -224,7 +224,7 @@ def test_the_amateur_drafts_for_its_own_contrast(amateur: Any) -> None:
 
 
 def test_blocks_of_scores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import descant.score
+    import descant.engine.given_text
 
     ends = make_prompts(7, 2, 4, 1, seed=5)
     for name in ("dola high", "context-aware", "proxy tuning", "contrastive with n-grams"):
@@ -232,15 +232,15 @@ def test_blocks_of_scores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         decoder, given = decoder_of(models)
         whole = decoder.score(PROMPTS, ends, scoring, **given)
         with monkeypatch.context() as patch:
-            patch.setattr(descant.score, "_ENTRIES", 2 * 4 * 3 * WIDTH)
+            patch.setattr(descant.engine.given_text, "_ENTRIES", 2 * 4 * 3 * WIDTH)
             assert decoder.score(PROMPTS, ends, scoring, **given) == pytest.approx(whole, abs=1e-9)
 
 
 def test_long_prompts_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt, or the other one, is longer than what one pass takes of a row."""
-    import descant.models.sources
+    import descant.sources.sources
 
-    monkeypatch.setattr(descant.models.sources, "_ROW_TOKENS", 4)
+    monkeypatch.setattr(descant.sources.sources, "_ROW_TOKENS", 4)
     prompts, others = make_prompts(19, 3, 12, seed=7), make_prompts(2, 21, 12, seed=8)
     outs = Decoder(EXPERT, amateur=OtherPrompt()).generate(
         prompts, ContextAware(), max_new_tokens=6, amateur_prompts=others

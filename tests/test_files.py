@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from descant.whole_files import write_whole
+from descant.files import write_whole
 
 
 def test_what_cannot_be_written_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:

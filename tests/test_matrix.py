@@ -61,10 +61,11 @@ from descant import (
     WhenUncertain,
     Window,
 )
-from descant.amateurs import Amateur
-from descant.choice import row_generator
-from descant.models import RunnerName, narrow_head
+from descant.models import RunnerName
+from descant.models.linears import narrow_head
+from descant.numerics.choose import row_generator
 from descant.processors import Processor
+from descant.sources.settings import Amateur
 from descant.strategies import Strategy
 
 VOCAB = 31

@@ -29,8 +29,8 @@ from descant import (
     VocabularyError,
     Window,
 )
-from descant.options import Options
-from descant.prompts import as_list, check_pairs, check_rows, encode_pairs, encode_prompts
+from descant.calls.options import Options
+from descant.calls.prompts import as_list, check_pairs, check_rows, encode_pairs, encode_prompts
 
 MODEL = architectures.build("qwen2")
 DECODER = Decoder(MODEL)

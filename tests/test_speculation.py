@@ -39,7 +39,7 @@ from descant import (
     UnsupportedModelError,
     Window,
 )
-from descant.models.huggingface import RaggedModel
+from descant.models.ragged import RaggedModel
 
 EXPERT = architectures.build("qwen2", seed=1)
 
@@ -374,7 +374,7 @@ def test_the_acceptance_rule_gives_p_exactly_whatever_q() -> None:
     """One position, 60,000 draws from q, verified against p: frequencies equal p (chi-square, false alarm 1e-6)."""
     from scipy.stats import chisquare
 
-    from descant.choice import row_generator
+    from descant.numerics.choose import row_generator
     from descant.strategies import Draws, Proposal
 
     p = torch.tensor([0.5, 0.2, 0.2, 0.1, 0.0], dtype=torch.float64)

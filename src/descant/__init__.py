@@ -9,7 +9,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from descant.amateurs import EarlyExit, NGram, OtherPrompt, OtherTokenizer, Window
     from descant.decoder import Decoder
     from descant.errors import (
         DecodingError,
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
         speculative,
         speculative_contrastive,
     )
-    from descant.models.confident_exit import ConfidentExit
     from descant.processors import (
         BadWords,
         Epsilon,
@@ -63,6 +61,8 @@ if TYPE_CHECKING:
         Scoring,
         WhenUncertain,
     )
+    from descant.sources.confident_exit import ConfidentExit
+    from descant.sources.settings import EarlyExit, NGram, OtherPrompt, OtherTokenizer, Window
     from descant.strategies import Beam, ContrastiveSearch, Greedy, PromptLookup, Sample, Speculative
 
 __version__ = "0.1.0"
@@ -133,11 +133,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "EarlyExit": "amateurs",
-    "NGram": "amateurs",
-    "OtherPrompt": "amateurs",
-    "OtherTokenizer": "amateurs",
-    "Window": "amateurs",
+    "EarlyExit": "sources.settings",
+    "NGram": "sources.settings",
+    "OtherPrompt": "sources.settings",
+    "OtherTokenizer": "sources.settings",
+    "Window": "sources.settings",
     "Decoder": "decoder",
     "DecodingError": "errors",
     "DescantError": "errors",
@@ -155,7 +155,7 @@ _HOMES = {
     "prompt_lookup": "integrations.transformers_generate",
     "speculative": "integrations.transformers_generate",
     "speculative_contrastive": "integrations.transformers_generate",
-    "ConfidentExit": "models.confident_exit",
+    "ConfidentExit": "sources.confident_exit",
     "BadWords": "processors",
     "Epsilon": "processors",
     "Eta": "processors",

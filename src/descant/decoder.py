@@ -7,29 +7,29 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import Amateur, EarlyExit, OtherTokenizer, Window
-from descant.calls import prepare_pairs, prepare_rows
+from descant.calls.options import Options, check_batch_size, check_scoring, check_strategy, list_processors
+from descant.calls.prepare import prepare_pairs, prepare_rows
+from descant.calls.prompts import Prompts
+from descant.calls.run import Run
 from descant.checks import shown, whole
 from descant.describe import describe
-from descant.engine import Engine
+from descant.engine.given_text import score_continuations
+from descant.engine.loop import Engine
+from descant.engine.warm_up import warm_up
 from descant.errors import DescantError, SettingsError
-from descant.judging import Method
+from descant.method import Method
 from descant.models import RunnerName
-from descant.models.confident_exit import ConfidentExit
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.models.wrapped import unwrapping
-from descant.opening import Models
-from descant.options import Options, check_batch_size, check_scoring, check_strategy, list_processors
 from descant.processors import Processor, as_processor
-from descant.prompts import Prompts
-from descant.record import describe_model
 from descant.results import Output, Piece, Score
-from descant.run import Run
-from descant.score import score_continuations
 from descant.scoring import Contrastive, Likelihood, Scoring
+from descant.sources.confident_exit import ConfidentExit
+from descant.sources.describe import describe_model
+from descant.sources.open import Models
+from descant.sources.settings import Amateur, EarlyExit, OtherTokenizer, Window
 from descant.strategies import Greedy, Speculative, Strategy
 from descant.tokens import decode
-from descant.warming import warm_up
 
 Name = str | PathLike[str]
 """A hub id, or a local folder."""

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import Run, Terminal
 
+from cli_runs import Run, Terminal
 from descant import (
     Beam,
     Contrastive,

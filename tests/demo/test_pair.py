@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from descant import Contrastive, Decoder, Likelihood
 from descant.demo import demo_paths, demo_world, example_prompts, questions
-from descant.demo.evaluate import Judged, compare, figures, judge
+from descant.lab.pair.evaluate import Judged, compare, figures, judge
 
 SAMPLE = questions("test", limit=200)
 

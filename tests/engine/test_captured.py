@@ -32,16 +32,17 @@ from descant import (
     TopP,
     UnsupportedModelError,
     WhenUncertain,
-    run_ahead,
 )
-from descant.models import Runner, graph, inspect_model, open_model
+from descant.engine import captured
+from descant.engine.captured import RunAhead
+from descant.models import inspect_model, open_model, open_runner
 from descant.models.cache import RaggedLayer
-from descant.models.huggingface import RaggedModel, StaticPass
-from descant.models.probe import find_layout
-from descant.models.sources import Sources
-from descant.models.step import Bucket, Step
+from descant.models.passes import graph
+from descant.models.passes.probe import find_layout
+from descant.models.passes.step import Bucket, Step
+from descant.models.ragged import RaggedModel, StaticPass
 from descant.processors import History, Processor
-from descant.run_ahead import RunAhead
+from descant.sources.sources import Sources
 from descant.strategies import Strategy
 from test_matrix import AMATEUR_DRAFTS, PROCESSORS, SCORINGS, WORKING, Cell, check_cell, decoder_of
 
@@ -225,7 +226,7 @@ def test_a_whole_step_stays_on_the_device(processed: str, monkeypatch: pytest.Mo
     with FakeTensorMode() as mode, torch.inference_mode():
         for network in networks:
             move_elsewhere(mode, network)
-        expert, amateur = (open_model(seen, Runner(seen, "graph")) for seen in map(inspect_model, networks))
+        expert, amateur = (open_model(seen, open_runner(seen, "graph")) for seen in map(inspect_model, networks))
         sources = Sources(expert, {"amateur": amateur}, VOCAB)
         ahead = RunAhead.of(sources, Contrastive(), PROCESSORS[processed].processors, Sample())
         assert ahead is not None
@@ -241,7 +242,7 @@ def test_a_whole_step_stays_on_the_device(processed: str, monkeypatch: pytest.Mo
             ]
             passes[name] = StaticPass(found[1], found[0], own)
             buffers += own
-        state = run_ahead._State.empty(found[0], 65, ELSEWHERE)
+        state = captured._State.empty(found[0], 65, ELSEWHERE)
         ahead._advance(state, passes, buffers, 64)
     assert all(tensor.device == ELSEWHERE for tensor in state.tensors)
 

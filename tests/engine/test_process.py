@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from descant import BadWords, MinP, Temperature, TopK, TopP, choice
-from descant.distribution import Few, logprobs, process, process_few
+from descant import BadWords, MinP, Temperature, TopK, TopP
+from descant.engine.process import Few, logprobs, process, process_few
+from descant.numerics import choose
 from descant.processors.base import History, Processor
 
 INF = math.inf
@@ -64,8 +65,8 @@ def test_few_are_what_the_whole_vocabulary_gives(
     assert torch.equal(listed, whole)
     uniforms = torch.full((len(scores),), uniform, dtype=torch.float64)
     for of_few, of_all in (
-        (choice.argmax(few.scores), choice.argmax(whole)),
-        (choice.categorical(few.scores, uniforms), choice.categorical(whole, uniforms)),
+        (choose.argmax(few.scores), choose.argmax(whole)),
+        (choose.categorical(few.scores, uniforms), choose.categorical(whole, uniforms)),
     ):
         assert torch.equal(few.tokens.gather(1, of_few[:, None])[:, 0], of_all)
         assert torch.equal(few.logprobs(of_few), logprobs(whole, of_all))

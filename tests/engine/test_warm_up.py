@@ -23,8 +23,8 @@ from descant import (
     Window,
 )
 from descant.models import Runner
-from descant.models.runner import TOKEN_BUCKETS, bucket_of
-from descant.models.step import Bucket
+from descant.models.passes.runner import TOKEN_BUCKETS, bucket_of
+from descant.models.passes.step import Bucket
 from descant.scoring import Scoring
 from descant.strategies import Strategy
 

@@ -1,4 +1,4 @@
-"""Captured steps and passes on a GPU; `test_run_ahead` checks the same on the CPU, by recording operations."""
+"""Captured steps and passes on a GPU; `test_captured.py` checks the same on the CPU, by recording operations."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial

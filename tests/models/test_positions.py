@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 import architectures
 from descant import Decoder, PromptError, PromptLookup, Speculative, UnsupportedModelError
 from descant.models import inspect_model
-from descant.models.window import WindowModel
+from descant.sources.window import WindowModel
 
 SCALINGS: dict[str, dict[str, Any]] = {
     "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},

@@ -15,7 +15,7 @@ from descant import UnsupportedModelError
 from descant.models import LanguageModel, inspect_model, open_model
 from descant.models.architecture import VERIFIED
 from descant.models.cache import RaggedLayer
-from descant.models.huggingface import RaggedModel
+from descant.models.ragged import RaggedModel
 
 PROMPT_LENGTHS = (5, 9, 3, 14)
 NEW_TOKENS = 20

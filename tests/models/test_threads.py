@@ -22,9 +22,9 @@ from descant import (
     Window,
 )
 from descant.models import inspect_model, open_model
-from descant.models.early_layers import EarlyLayers
+from descant.models.passes.step import Bucket, Step
 from descant.models.sharing import lock_of
-from descant.models.step import Bucket, Step
+from descant.sources.early_layers import EarlyLayers
 from test_decoder import LONGROPE
 
 LOW = DoLa("low")

@@ -19,8 +19,8 @@ import wrappers
 from descant import Decoder, EarlyExit, LoadError, Speculative
 from descant.models import inspect_model, open_model
 from descant.models.architecture import WRAPPERS
-from descant.models.early_exit import make_exit
-from descant.models.huggingface import RaggedModel
+from descant.models.ragged import RaggedModel
+from descant.sources.early_exit import make_exit
 
 PROMPTS = prompts_of((5, 9, 3, 14))
 

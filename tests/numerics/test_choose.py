@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from descant import blocks, choice
+from descant.numerics import choose, wide
 
 INF = math.inf
 
@@ -25,21 +25,21 @@ def random_scores(seed: int, rows: int, vocab: int, *, ties: bool = False) -> to
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 4), vocab=st.integers(1, 60), ties=st.booleans())
 def test_argmax_is_the_lowest_of_the_best(seed: int, rows: int, vocab: int, ties: bool) -> None:
     scores = random_scores(seed, rows, vocab, ties=ties)
-    assert choice.argmax(scores).tolist() == [row.index(max(row)) for row in scores.tolist()]
-    assert torch.equal(choice.argmax(scores), scores.argmax(-1))
+    assert choose.argmax(scores).tolist() == [row.index(max(row)) for row in scores.tolist()]
+    assert torch.equal(choose.argmax(scores), scores.argmax(-1))
 
 
 def test_argmax_of_a_wide_row_of_equals() -> None:
     scores = torch.zeros(3, 152_064)
     scores[1, 100:] = 1.0
     scores[2, 1000] = math.nan
-    assert choice.argmax(scores).tolist() == [0, 100, 1000]
+    assert choose.argmax(scores).tolist() == [0, 100, 1000]
 
 
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 4), vocab=st.integers(1, 12), k=st.integers(1, 15))
 def test_top_against_python(seed: int, rows: int, vocab: int, k: int) -> None:
     scores = random_scores(seed, rows, vocab, ties=seed % 2 == 0)
-    ids, log_probs = choice.top(scores, k)
+    ids, log_probs = choose.top(scores, k)
     assert ids.shape == log_probs.shape == (rows, min(k, vocab))
     for i, row in enumerate(scores.tolist()):
         total = math.log(math.fsum(math.exp(x) for x in row))
@@ -50,16 +50,16 @@ def test_top_against_python(seed: int, rows: int, vocab: int, k: int) -> None:
 
 def test_the_first_of_the_top_is_the_argmax() -> None:
     scores = torch.zeros(2, 50_000)
-    ids, _ = choice.top(scores, 3)
+    ids, _ = choose.top(scores, 3)
     assert ids.tolist() == [[0, 1, 2]] * 2
-    assert choice.top(scores, 0)[0].shape == (2, 0)
+    assert choose.top(scores, 0)[0].shape == (2, 0)
 
 
 @given(seed=st.integers(0, 2**32), rows=st.integers(1, 4), vocab=st.integers(1, 12), data=st.data())
 def test_categorical_inverts_the_cumulative_distribution(seed: int, rows: int, vocab: int, data: st.DataObject) -> None:
     scores = random_scores(seed, rows, vocab)
     uniforms = data.draw(st.lists(st.floats(0, 1, exclude_max=True), min_size=rows, max_size=rows))
-    ids = choice.categorical(scores, torch.tensor(uniforms, dtype=torch.float64)).tolist()
+    ids = choose.categorical(scores, torch.tensor(uniforms, dtype=torch.float64)).tolist()
     for row, u, chosen in zip(scores.tolist(), uniforms, ids, strict=True):
         assert row[chosen] > -INF
         total = math.fsum(math.exp(x) for x in row)
@@ -76,15 +76,15 @@ def test_categorical_at_the_ends(dtype: torch.dtype) -> None:
     for seed in range(300):
         scores = torch.full((3, 30), -INF, dtype=dtype)
         scores[:, 3:-4] = torch.randn(23, generator=torch.Generator().manual_seed(seed), dtype=dtype) / 4
-        first, last, beyond = choice.categorical(scores, uniforms).tolist()
+        first, last, beyond = choose.categorical(scores, uniforms).tolist()
         assert (first, last) == (3, 25)
         assert 3 <= beyond <= 25
     single = torch.full((3, 30), -INF, dtype=dtype)
     single[:, 17] = -1234.5
-    assert choice.categorical(single, uniforms).tolist() == [17, 17, 17]
+    assert choose.categorical(single, uniforms).tolist() == [17, 17, 17]
     # Probabilities that underflow are zero too, though their scores are finite.
     single[:, 2] = single[:, 29] = -1e5
-    assert choice.categorical(single, uniforms).tolist() == [17, 17, 17]
+    assert choose.categorical(single, uniforms).tolist() == [17, 17, 17]
 
 
 @given(seed=st.integers(0, 2**32), vocab=st.sampled_from([4096, 5000]), allowed=st.sampled_from([1, 5, 300, 4096]))
@@ -96,20 +96,20 @@ def test_a_draw_from_a_wide_vocabulary_is_that_from_a_narrow_one(seed: int, voca
     scores[:3] = torch.randn(3, vocab, generator=generator).scatter_(1, banned, -INF)  # the fourth allows many
     uniforms = torch.rand(4, generator=generator, dtype=torch.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_WIDE", 10**9)
-        narrow = choice.categorical(scores, uniforms)
-    assert torch.equal(choice.categorical(scores, uniforms), narrow)
-    assert torch.equal(choice.categorical(scores[:3], uniforms[:3]), narrow[:3])
+        patch.setattr(wide, "_WIDE", 10**9)
+        narrow = choose.categorical(scores, uniforms)
+    assert torch.equal(choose.categorical(scores, uniforms), narrow)
+    assert torch.equal(choose.categorical(scores[:3], uniforms[:3]), narrow[:3])
     for i in range(4):
-        assert torch.equal(choice.categorical(scores[i : i + 1], uniforms[i : i + 1]), narrow[i : i + 1])
-    assert choice.categorical(scores[:0], uniforms[:0]).shape == (0,)
+        assert torch.equal(choose.categorical(scores[i : i + 1], uniforms[i : i + 1]), narrow[i : i + 1])
+    assert choose.categorical(scores[:0], uniforms[:0]).shape == (0,)
 
 
 def test_categorical_draws_by_probability() -> None:
     draws = 400_000
     scores = torch.tensor([[0.0, 1.5, -INF, -2.0, 3.0, 0.5, -INF, -5.0]])
     uniforms = torch.rand(draws, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn = choice.categorical(scores.expand(draws, -1), uniforms)
+    drawn = choose.categorical(scores.expand(draws, -1), uniforms)
     weights = [math.exp(x) for x in scores[0].tolist()]
     expected = [draws * w / sum(weights) for w in weights if w]
     counts = torch.bincount(drawn, minlength=8).tolist()
@@ -119,7 +119,7 @@ def test_categorical_draws_by_probability() -> None:
 
 def test_rows_have_streams_of_their_own() -> None:
     def first(seed: int, index: int) -> list[float]:
-        return torch.rand(3, generator=choice.row_generator(seed, index), dtype=torch.float64).tolist()
+        return torch.rand(3, generator=choose.row_generator(seed, index), dtype=torch.float64).tolist()
 
     assert first(7, 3) == first(7, 3)
     assert len({tuple(first(seed, index)) for seed in range(-3, 30) for index in range(30)}) == 33 * 30
@@ -130,7 +130,7 @@ def test_rows_have_streams_of_their_own() -> None:
 
 def test_rows_of_one_call_never_meet() -> None:
     """torch reads 32 bits of a seed: hashed alone, two of 100,000 rows would mostly share them."""
-    words = {choice.row_generator(1, index).initial_seed() for index in range(100_000)}
+    words = {choose.row_generator(1, index).initial_seed() for index in range(100_000)}
     assert len(words) == 100_000
     assert max(words) < 2**32
 
@@ -139,7 +139,7 @@ def test_rows_of_one_call_never_meet() -> None:
 def test_first_numbers_of_neighbouring_streams_are_uniform_and_independent(axis: str) -> None:
     streams = 20_000
     pairs = [(11, i) if axis == "rows" else (i, 0) for i in range(streams)]
-    generators = [choice.row_generator(seed, index) for seed, index in pairs]
+    generators = [choose.row_generator(seed, index) for seed, index in pairs]
     first = torch.stack([torch.rand(2, generator=each, dtype=torch.float64) for each in generators])
     # Cells of (this stream's number, the next one's), and of a stream's first two numbers.
     for left, right in ((first[:-1, 0], first[1:, 0]), (first[:, 0], first[:, 1])):
@@ -156,7 +156,7 @@ def test_multinomial_ignores_finished_rows() -> None:
         expected = [torch.multinomial(scores.softmax(-1), num_samples=1)[:, 0] for _ in range(20)]
         torch.manual_seed(99)
         for step in expected:
-            drawn = choice.multinomial_like_transformers(scores[alive], alive, 5)
+            drawn = choose.multinomial_like_transformers(scores[alive], alive, 5)
             assert drawn.tolist() == step[alive].tolist()
 
 
@@ -185,7 +185,7 @@ def test_multinomial_gives_the_tokens_of_generate() -> None:
     with torch.no_grad():
         for _ in range(30):
             scores = model(torch.tensor([texts[i] for i in alive])).logits[:, -1]
-            for i, token in zip(alive, choice.multinomial_like_transformers(scores, alive, 4).tolist(), strict=True):
+            for i, token in zip(alive, choose.multinomial_like_transformers(scores, alive, 4).tolist(), strict=True):
                 texts[i].append(token)
             alive = [i for i in alive if texts[i][-1] not in (1, 2)]
             if not alive:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from descant import blocks
-from descant.blocks import Blocks, in_parts, log_total
+from descant.numerics import wide
+from descant.numerics.wide import Blocks, in_parts, log_total
 
 INF = math.inf
 seeds = st.integers(0, 2**32)
@@ -85,7 +85,7 @@ def test_parts_cover_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = make_scores(0, 5000, torch.float32, 5, rows=14)
     totals = log_total(scores)
     for size in (1, 10_000, 30_000, 10**9):
-        monkeypatch.setattr(blocks, "_CACHED_SCORES", size)
+        monkeypatch.setattr(wide, "_CACHED_SCORES", size)
         assert torch.equal(torch.cat([scores[part] for part in in_parts(scores)]), scores)
         assert torch.equal(log_total(scores), totals)
     assert [len(scores[:0][part]) for part in in_parts(scores[:0])] == [0]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from processor_cases import Case, cases, make_case
 from transformers import TopPLogitsWarper, TypicalLogitsWarper
 
-from descant import SettingsError, blocks
+from descant import SettingsError
+from descant.numerics import wide
 from descant.processors import TopP, Typical, mass
 
 masses = st.one_of(st.sampled_from([0.001, 0.2, 0.5, 0.75, 0.9, 0.95, 0.999]), st.floats(0.001, 0.999))
@@ -33,8 +34,8 @@ def short_list() -> object:
     """A shortlist that small vocabularies use too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mass, "_SHORTLISTS", (3, 6))
-        patch.setattr(blocks, "_WIDE", 1)
-        patch.setattr(blocks, "_BLOCK", 4)
+        patch.setattr(wide, "_WIDE", 1)
+        patch.setattr(wide, "_BLOCK", 4)
         yield
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import MinPLogitsWarper
 
-from descant import SettingsError, blocks
+from descant import SettingsError
+from descant.numerics import wide
 from descant.scoring import Contrastive, Likelihood
 
 INF = math.inf
@@ -151,7 +152,7 @@ def test_small_heads_of_wide_batches_are_scored_alone(
             source[1, position, 700] = value
     before = expert.clone(), amateur.clone()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "_WIDE", 10**9)
+        patch.setattr(wide, "_WIDE", 10**9)
         whole = scored(scoring, expert, amateur)
     parted = scored(scoring, expert, amateur)
     strided = scored(scoring, expert.transpose(0, 1), amateur.transpose(0, 1))

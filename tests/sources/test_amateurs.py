@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 import architectures
 from descant import SettingsError, UnsupportedModelError
 from descant.models import inspect_model
-from descant.models.early_exit import make_exit
-from descant.models.huggingface import RaggedModel
-from descant.models.window import WindowModel
+from descant.models.ragged import RaggedModel
+from descant.sources.early_exit import make_exit
+from descant.sources.window import WindowModel
 
 TEXTS = [[5, 9, 11, 40, 3, 77], [8, 2], [60, 61, 62, 63, 64, 65, 66, 67, 68]]
 

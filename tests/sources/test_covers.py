@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import architectures
 import oracle
-from descant.models.covers import Covering, Target
-from descant.models.prefixes import PrefixIndex
+from descant.sources.other_tokenizer.covers import Covering, Target
+from descant.sources.other_tokenizer.prefixes import PrefixIndex
 
 SPELLED = [
     None,

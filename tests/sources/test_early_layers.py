@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from models.test_amateurs import TEXTS, shallow
 
 import architectures
 from descant import UnsupportedModelError
 from descant.models import inspect_model
-from descant.models.early_layers import EarlyLayers
-from descant.models.huggingface import RaggedModel
-from models.test_amateurs import TEXTS, shallow
+from descant.models.ragged import RaggedModel
+from descant.sources.early_layers import EarlyLayers
 
 
 @pytest.mark.parametrize("name", architectures.RAGGED)

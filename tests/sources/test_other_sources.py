@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import architectures
 import oracle
 from descant.models import LanguageModel, inspect_model, open_model
-from descant.models.ngram import Counts, NGramModel
-from descant.models.other_prompt import OtherPromptModel, Replacement
+from descant.sources.ngram import Counts, NGramModel
+from descant.sources.other_prompt import OtherPromptModel, Replacement
 
 MODEL = architectures.build("qwen2", seed=1)
 WIDTH = architectures.VOCAB

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import architectures
 from descant import Decoder, EarlyExit, Likelihood
-from descant.models import inspect_model, open_model, sources
-from descant.models.early_exit import make_exit
-from descant.models.window import WindowModel
+from descant.models import inspect_model, open_model
+from descant.sources import sources
+from descant.sources.early_exit import make_exit
+from descant.sources.window import WindowModel
 
 MODEL = architectures.build("qwen2 windowed")
 

@@ -164,7 +164,7 @@ def test_long_prompts_are_read_in_parts(decoder: Decoder, monkeypatch: pytest.Mo
     prompt = [(7 * place + place % 5) % 90 + 3 for place in range(50)]
     settings: dict[str, Any] = {"strategy": ContrastiveSearch(4, 0.8), "max_new_tokens": 8, "ignore_eos": True}
     whole = decoder.generate([prompt, *PROMPTS], Contrastive(), **settings)
-    monkeypatch.setattr("descant.models.sources._ROW_TOKENS", 16)
+    monkeypatch.setattr("descant.sources.sources._ROW_TOKENS", 16)
     parts = decoder.generate([prompt, *PROMPTS], Contrastive(), **settings)
     assert [output.token_ids for output in parts] == [output.token_ids for output in whole]
 

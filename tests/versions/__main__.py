@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
 ENVIRONMENTS = ROOT / ".versions"
 TESTS = (
-    "tests/models", "tests/scoring", "tests/processors", "tests/strategies", "tests/tokens", "tests/integrations",
-    "tests/cli", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/test_*.py"))),
+    "tests/numerics", "tests/tokens", "tests/models", "tests/scoring", "tests/processors", "tests/strategies",
+    "tests/sources", "tests/engine", "tests/integrations", "tests/cli",
+    *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/test_*.py"))),
 )  # fmt: skip
 """All but what measures, evaluates, trains or documents."""
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from descant.amateurs import OtherPrompt
+from descant.calls.prompts import Prompts, as_list, check_rows, encode_prompt
 from descant.checks import shown
 from descant.errors import PromptError, SettingsError
-from descant.models.other_prompt import Replacement
-from descant.prompts import Prompts, as_list, check_rows, encode_prompt
+from descant.sources.other_prompt import Replacement
+from descant.sources.settings import OtherPrompt
 
 OtherPrompts = list[dict[str, Replacement]]
 """For each row of a call, what sources by name read in place of its prompt."""

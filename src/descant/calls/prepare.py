@@ -6,12 +6,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from descant.choice import row_generator
-from descant.errors import SettingsError
-from descant.opening import Models
-from descant.options import Options
-from descant.other_prompts import OtherPrompts, bound, encode_other_prompts
-from descant.prompts import (
+from descant.calls.options import Options
+from descant.calls.other_prompts import OtherPrompts, bound, encode_other_prompts
+from descant.calls.prompts import (
     Prompts,
     check_pairs,
     check_rows,
@@ -20,9 +17,12 @@ from descant.prompts import (
     encode_prompts,
     require_tokenizer,
 )
-from descant.rows import Ending, Row, TextFollower
-from descant.score import Pair
+from descant.engine.given_text import Pair
+from descant.engine.rows import Ending, Row, TextFollower
+from descant.errors import SettingsError
+from descant.numerics.choose import row_generator
 from descant.scoring import Scoring
+from descant.sources.open import Models
 from descant.strategies import Beam
 from descant.tokens import check_stops
 

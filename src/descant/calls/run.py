@@ -5,9 +5,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from descant.engine import Engine
+from descant.engine.loop import Engine
+from descant.engine.rows import Row
 from descant.results import Output, Piece
-from descant.rows import Row
 from descant.tokens import decode_after
 
 

@@ -1,19 +1,18 @@
-"""The command line: `descant generate`, `compare`, `score`, `bench`, `eval`, `experiment` and `methods`.
+"""The command line: `descant generate`, `compare`, `score`, `methods`, and what joins it from outside.
 
-It translates arguments; all decoding lives in the library.
+It translates arguments; all decoding lives in the library. Packages, the laboratory first, add commands through the
+entry-point group `descant.commands`: each names a function with typer's annotations that returns an exit code.
 """
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points, version
 from typing import Annotated
 
 import typer
 
-from descant.cli.bench import bench
 from descant.cli.compare import compare
 from descant.cli.console import DONE, data_writer, report
-from descant.cli.eval import evaluate
-from descant.cli.experiment import experiment
 from descant.cli.generate import generate
 from descant.cli.options import Json
 from descant.cli.score import score
@@ -70,8 +69,6 @@ def methods(as_json: Json = False) -> int:
 def show_version(wanted: bool) -> bool:
     """Print the version and exit, if asked to."""
     if wanted:
-        from importlib.metadata import version
-
         typer.echo(f"descant {version('descant')}")
         raise typer.Exit
     return wanted
@@ -86,6 +83,7 @@ def common(
 
 
 app.callback()(common)
-for command in (generate, compare, score, bench, experiment, methods):
+for command in (generate, compare, score, methods):
     app.command()(command)
-app.command("eval")(evaluate)
+for entry in sorted(entry_points(group="descant.commands"), key=lambda entry: entry.name):
+    app.command(entry.name)(entry.load())

@@ -6,12 +6,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import EarlyExit, OtherPrompt, OtherTokenizer, Window
 from descant.cli.options import DraftOptions, ExitOptions, ModelOptions, flag
 from descant.decoder import Decoder
 from descant.errors import UsageError
-from descant.models.confident_exit import ConfidentExit
 from descant.models.loading import PAIRS
+from descant.sources.confident_exit import ConfidentExit
+from descant.sources.settings import EarlyExit, OtherPrompt, OtherTokenizer, Window
 from descant.strategies import PromptLookup
 
 

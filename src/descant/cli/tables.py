@@ -12,7 +12,6 @@ from rich.text import Text
 from descant.cli.console import Writer
 
 if TYPE_CHECKING:
-    from descant.bench import Study
     from descant.cli.contenders import Contender, Run
     from descant.presets import Preset
 
@@ -27,7 +26,7 @@ def print_texts(writer: Writer, prompt: str, truth: str | None, runs: "Sequence[
         table.add_row(run.name, Text(_visible(run.output.text)) + ending)
     if truth is not None:
         table.add_row(Text("truth", style="green"), Text(_visible(truth), style="green"))
-    _print(writer, Text(_visible(prompt), style="bold"), table)
+    print_parts(writer, Text(_visible(prompt), style="bold"), table)
 
 
 def print_rates(writer: Writer, contenders: "Sequence[Contender]", runs: "Sequence[Run]") -> None:
@@ -46,7 +45,7 @@ def print_rates(writer: Writer, contenders: "Sequence[Contender]", runs: "Sequen
         rate = tokens / sum(run.seconds for run in own) if own else 0.0
         verdict = _verdict(own)
         table.add_row(contender.name, settings(contender.method) or "–", str(tokens), f"{rate:.0f}", verdict)
-    _print(writer, table)
+    print_parts(writer, table)
 
 
 def print_presets(writer: Writer, presets: "Sequence[Preset]") -> None:
@@ -64,23 +63,7 @@ def print_presets(writer: Writer, presets: "Sequence[Preset]") -> None:
         if entry.paper is not None:
             paper = Text(entry.paper.rsplit("/", 1)[-1], style=f"link {entry.paper}")
         table.add_row(entry.name, entry.summary, settings(entry) or "–", entry.cost, paper)
-    _print(writer, table)
-
-
-def print_study(writer: Writer, study: "Study") -> None:
-    """Print what `descant bench` measured, and how to read it."""
-    from descant.bench.report import HEADER, cells, legend
-
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for place, name in enumerate(HEADER):
-        table.add_column(name, style=None if place else "cyan", justify="right" if place else "left", no_wrap=True)
-    for engine in dict.fromkeys(entry.engine for entry in study.figures):
-        table.add_row(Text(engine, style="bold"))
-        for entry in study.figures:
-            if entry.engine == engine:
-                table.add_row(*cells(entry))
-        table.add_section()
-    _print(writer, table, *(Text(line, style="dim") for line in legend(study)))
+    print_parts(writer, table)
 
 
 def _verdict(runs: "Sequence[Run]") -> Text:
@@ -100,7 +83,8 @@ def _visible(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text.strip())
 
 
-def _print(writer: Writer, *parts: RenderableType) -> None:
+def print_parts(writer: Writer, *parts: RenderableType) -> None:
+    """Print parts below each other."""
     page = io.StringIO()
     Console(file=page, force_terminal=writer.is_terminal, highlight=False).print(*parts, sep="\n")
     lines = page.getvalue().split("\n")

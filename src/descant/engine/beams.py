@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.rows import Row
+from descant.engine.rows import Row
 from descant.strategies import Beam, Candidate, Draws, Rivals
 
 

@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from descant.distribution import apply, logprobs
-from descant.models.graph import Capture, addresses, record
-from descant.models.huggingface import RaggedModel, StaticPass, padded
-from descant.models.sources import Sources
+from descant.engine.process import apply, logprobs
+from descant.engine.rows import Row
+from descant.models.passes.graph import Capture, addresses, record
+from descant.models.ragged import RaggedModel, StaticPass, padded
 from descant.processors.base import History, Processor
-from descant.rows import Row
 from descant.scoring.base import Scoring
+from descant.sources.sources import Sources
 from descant.strategies import Draws, Strategy, TokenStrategy
 
 _AHEAD = 3

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.distribution import logprobs, process
-from descant.history import HistoryBuffer
+from descant.engine.history import HistoryBuffer
+from descant.engine.process import logprobs, process
+from descant.engine.rows import Row
 from descant.models.base import ByteSource
-from descant.models.sources import Sources
 from descant.processors.base import Processor
-from descant.rows import Row
+from descant.sources.sources import Sources
 from descant.strategies import Draws, Greedy, Proposal, TokenStrategy
 
 _FEW = 4

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from descant import choice
-from descant.distribution import logprobs, process
+from descant.engine.process import logprobs, process
 from descant.errors import DecodingError
 from descant.models.base import ByteSource
-from descant.models.other_prompt import Replacement
-from descant.models.sources import Sources
+from descant.numerics import choose
 from descant.processors.base import History, Processor
 from descant.results import Score
 from descant.scoring.base import Scoring
+from descant.sources.other_prompt import Replacement
+from descant.sources.sources import Sources
 from descant.types import Logits
 
 _ENTRIES = 1 << 26
@@ -74,7 +74,7 @@ def score_continuations(
             new = logprobs(scores, ids).tolist()
             _check(new, start - len(pairs[pair][0]))
             scored[pair] += new
-            greedy[pair] &= bool((choice.argmax(scores) == ids).all())
+            greedy[pair] &= bool((choose.argmax(scores) == ids).all())
         unfinished = [place for place, pair in enumerate(active) if len(scored[pair]) < len(pairs[pair][1])]
         if len(unfinished) < len(active):
             sources.keep_rows(unfinished)

@@ -11,37 +11,17 @@ from typing import NoReturn
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.distribution import Few, logprobs, process, process_few
+from descant.engine.history import HistoryBuffer
+from descant.engine.process import Few, logprobs, process, process_few
+from descant.engine.rows import Row
 from descant.errors import DecodingError
-from descant.history import HistoryBuffer
-from descant.models.sources import Sources
-from descant.processors.base import Processor
-from descant.rows import Row
-from descant.scoring.base import Scoring
-from descant.strategies import Beam, Strategy
+from descant.method import Method
+from descant.sources.sources import Sources
+from descant.strategies import Beam
 from descant.types import Candidates, Chosen, Logits
 
 _SELECTIVE_ROWS = 4
 """Rows up to which leaving out the amateur pays: it is run as soon as one row needs it."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A decoding method: the answers to the three questions.
-
-    Attributes
-    ----------
-    scoring
-        What is a good next token?
-    processors
-        Which tokens are allowed? Applied in this order.
-    strategy
-        How does the sequence grow?
-    """
-
-    scoring: Scoring
-    processors: tuple[Processor, ...]
-    strategy: Strategy
 
 
 @dataclass(frozen=True)

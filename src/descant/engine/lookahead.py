@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from descant import choice
+from descant.engine.rows import Row
 from descant.models.hidden_states import HiddenStates
-from descant.models.huggingface import RaggedModel
-from descant.models.sources import Sources
-from descant.rows import Row
+from descant.models.ragged import RaggedModel
+from descant.numerics import choose
+from descant.sources.sources import Sources
 from descant.strategies import ContrastiveSearch
 from descant.types import Chosen, Logits
 
@@ -71,7 +71,7 @@ class Lookahead:
         scores
             `[rows, vocab]`: processed; each row has a finite one.
         """
-        ids, logprobs = choice.top(scores, self._strategy.k)
+        ids, logprobs = choose.top(scores, self._strategy.k)
         count, k = ids.shape
         if self._forks == 1:
             self._expert.keep_rows([row for row in range(count) for _ in range(k)])

@@ -17,21 +17,22 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from descant import choice
-from descant.blocks import log_total
-from descant.draft_length import DraftLength, Round
-from descant.drafting import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
+from descant.engine.beams import Hypotheses, settle
+from descant.engine.captured import RunAhead
+from descant.engine.draft import Drafter, Drafts, LookupDrafter, ModelDrafter, TextDrafter
+from descant.engine.draft_length import DraftLength, Round
+from descant.engine.history import HistoryBuffer
+from descant.engine.judge import Judge, Judged
+from descant.engine.lookahead import Lookahead
+from descant.engine.read import Reading
+from descant.engine.rows import Row
+from descant.engine.trace import TraceText, trace_tokens
 from descant.errors import DecodingError
-from descant.history import HistoryBuffer
-from descant.hypotheses import Hypotheses, settle
-from descant.judging import Judge, Judged, Method
-from descant.lookahead import Lookahead
-from descant.models.sources import Sources
-from descant.reading import Reading
-from descant.rows import Row
-from descant.run_ahead import RunAhead
+from descant.method import Method
+from descant.numerics import choose
+from descant.numerics.wide import log_total
+from descant.sources.sources import Sources
 from descant.strategies import Beam, ContrastiveSearch, Draws, PromptLookup, Speculative, TokenStrategy
-from descant.trace import TraceText, trace_tokens
 from descant.types import Chosen
 
 
@@ -286,7 +287,7 @@ class Engine:
                 layers = self.sources.layers_run[judged.rows[position]]
                 row.exit_layers.append(layers[len(row.exit_layers)])
         if self.top_logprobs:
-            best, best_logprobs = choice.top(judged.scores[positions], self.top_logprobs)
+            best, best_logprobs = choose.top(judged.scores[positions], self.top_logprobs)
             for (row, _, _), row_ids, row_logprobs in zip(emitted, best.tolist(), best_logprobs.tolist(), strict=True):
                 row.top_logprobs.append(list(zip(row_ids, row_logprobs, strict=True)))
         if self.trace is not None:

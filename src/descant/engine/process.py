@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from descant.blocks import Blocks, divided, is_wide, keep, pick, total_of_few
+from descant.numerics.wide import Blocks, divided, is_wide, keep, pick, total_of_few
 from descant.processors.base import History, Processor
 from descant.processors.temperature import Temperature
 from descant.types import Chosen

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from descant.models.other_prompt import Replacement
 from descant.results import Speculation, Timing, TokenTrace
+from descant.sources.other_prompt import Replacement
 from descant.tokens import Detokenizer, StopMatcher
 from descant.types import FinishReason
 

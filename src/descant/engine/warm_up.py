@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from descant.draft_length import LONGEST
-from descant.models.huggingface import RaggedModel
-from descant.models.ngram import NGramModel
-from descant.models.other_prompt import OtherPromptModel
-from descant.models.runner import DRAFT_BUCKETS, TOKEN_BUCKETS
-from descant.models.sources import Sources
+from descant.engine.draft_length import LONGEST
+from descant.models.passes.runner import DRAFT_BUCKETS, TOKEN_BUCKETS
+from descant.models.ragged import RaggedModel
+from descant.sources.ngram import NGramModel
+from descant.sources.other_prompt import OtherPromptModel
+from descant.sources.sources import Sources
 from descant.strategies import ContrastiveSearch, Greedy, PromptLookup, Speculative, Strategy
 
 _BEHIND = (1, 2, 3)

@@ -20,6 +20,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from descant.calls.prompts import require_tokenizer
 from descant.checks import whole
 from descant.cli.methods import Resolved, choose, speculate
 from descant.cli.models import choose_draft, load_draft, load_models, plan_models
@@ -28,8 +29,7 @@ from descant.decoder import Decoder
 from descant.describe import describe
 from descant.errors import PromptError, SettingsError
 from descant.models import inspect_model
-from descant.prompts import require_tokenizer
-from descant.record import describe_model
+from descant.sources.describe import describe_model
 
 _UNBOUNDED = 2048
 """Tokens of a window, where models set no limit; lm-eval's own default."""

@@ -8,14 +8,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel
 
+from descant.calls.prompts import check_rows
 from descant.checks import shown
 from descant.errors import SettingsError
-from descant.models import Runner, inspect_model, open_model
+from descant.models import inspect_model, open_model, open_runner
 from descant.models.loading import eos_token_ids
-from descant.models.sources import Sources
 from descant.models.wrapped import unwrapping
-from descant.prompts import check_rows
 from descant.scoring import Contrastive
+from descant.sources.sources import Sources
 from descant.tokens import common_prefix
 
 
@@ -81,7 +81,7 @@ class ContrastiveLogitsProcessor(LogitsProcessor):
             _check_mask(attention_mask)
         self.attention_mask = attention_mask
         self._architecture = inspect_model(amateur)
-        self._runner = Runner(self._architecture)
+        self._runner = open_runner(self._architecture)
         self._texts: list[list[int]] = []
         self._sources = self._open()
         amateur.eval()

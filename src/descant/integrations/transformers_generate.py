@@ -22,19 +22,19 @@ from transformers import (
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
-from descant.amateurs import Amateur, OtherPrompt, OtherTokenizer
-from descant.choice import row_generator
-from descant.engine import Engine
+from descant.calls.prompts import check_rows
+from descant.engine.loop import Engine
+from descant.engine.rows import Ending, Row
 from descant.errors import SettingsError
 from descant.integrations.columns import BatchProcessors, Columns
 from descant.integrations.generate_beams import BeamProcessors, also_ends, beam_of, beam_result, search
-from descant.judging import Method
+from descant.method import Method
 from descant.models.architecture import CACHE_ARGUMENTS
-from descant.opening import Models
+from descant.numerics.choose import row_generator
 from descant.presets import Preset, preset
-from descant.prompts import check_rows
-from descant.rows import Ending, Row
 from descant.scoring import Contrastive, Likelihood
+from descant.sources.open import Models
+from descant.sources.settings import Amateur, OtherPrompt, OtherTokenizer
 from descant.strategies import Beam, Greedy, Sample, Speculative
 
 _READ = ("attention_mask", "position_ids", *CACHE_ARGUMENTS, "use_cache", "logits_to_keep")

@@ -12,8 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from descant.errors import LoadError, UnsupportedModelError, first_line
-from descant.models.loading import context_length
-from descant.models.rotary import Varying, varying_scaling
+from descant.models.rotary import Varying, scaled_length, varying_scaling
 from descant.models.sharing import lock_of
 
 # fmt: off
@@ -44,6 +43,16 @@ CacheKind = Literal["ragged", "transformers"]
 CACHE_ARGUMENTS = ("cache", "past_key_values", "cache_params")
 """What the argument of a forward pass that takes the cache is called: `cache` from transformers 5.24 on, and before it
 `past_key_values`, or `cache_params` where the model is recurrent."""
+
+_LENGTHS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "n_ctx",
+)
+"""The names under which configurations hold the longest sequence, the usual ones first."""
 
 
 @dataclass(frozen=True)
@@ -257,3 +266,22 @@ def _shallow_copy(module: Any) -> Any:
         if isinstance(value, dict):  # its children and its hooks are its own from now on
             vars(clone)[name] = copy.copy(value)
     return clone
+
+
+def context_length(model: PreTrainedModel) -> int | None:
+    """Return the most tokens that a row may hold; None where nothing bounds them.
+
+    A table of positions ends where it ends. Rotary positions are computed and never end: their limit is the length
+    that the model was made for, as far as their scaling reaches. State-space models keep no positions, and ALiBi's
+    biases go on for ever, unless they are a table too (MPT).
+    """
+    config: Any = model.config.get_text_config(decoder=True)
+    if config.model_type == "mpt":
+        return int(config.max_seq_len)
+    alibi = config.model_type == "bloom" or getattr(config, "alibi", False)
+    # RWKV's configuration holds a length, of its training; it has no heads because it has no attention.
+    if alibi or not hasattr(config, "num_attention_heads"):
+        return None
+    lengths = (getattr(config, name, None) for name in _LENGTHS)
+    length = next((length for length in lengths if isinstance(length, int) and length > 0), None)
+    return None if length is None else scaled_length(config, length)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from descant.blocks import Blocks, in_parts, is_wide
+from descant.numerics.wide import Blocks, in_parts, is_wide
 from descant.types import Chosen
 
 _WORD = 1 << 32

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from descant.blocks import Blocks, divided, in_parts, is_wide, keep, log_total
 from descant.checks import kept, number
+from descant.numerics.wide import Blocks, divided, in_parts, is_wide, keep, log_total
 from descant.processors.base import History, Processor
 from descant.processors.introsort import is_torchs_order, last_in_order
 

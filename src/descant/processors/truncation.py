@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from descant.blocks import Blocks, is_wide
 from descant.checks import kept, number, whole
+from descant.numerics.wide import Blocks, is_wide
 from descant.processors.base import History, Processor
 
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from descant.blocks import Blocks, in_parts, is_wide, log_total
 from descant.checks import flag, kept, number, plausibility, shown, whole
 from descant.errors import SettingsError
+from descant.numerics.wide import Blocks, in_parts, is_wide, log_total
 from descant.scoring.base import Scoring
 from descant.scoring.measures import IMPOSSIBLE
 from descant.types import Logits, Mask

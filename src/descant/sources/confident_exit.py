@@ -25,10 +25,11 @@ from descant.checks import number, shown, whole
 from descant.errors import SettingsError, UnsupportedModelError
 from descant.models.architecture import Architecture
 from descant.models.cache import KeysWritten, RaggedCache
-from descant.models.early_exit import find_tail
 from descant.models.hidden_states import HiddenStates
-from descant.models.huggingface import Exit, RaggedModel
-from descant.models.narrow_head import Among
+from descant.models.hooks import Exit
+from descant.models.linears.narrow_head import Among
+from descant.models.ragged import RaggedModel
+from descant.sources.early_exit import find_tail
 
 Confidence = Callable[[Float[Tensor, "n hidden"], Float[Tensor, "n hidden"]], Float[Tensor, " n"]]
 """Tells from the states after a layer and before it how sure the model is."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import NGram, OtherPrompt, OtherTokenizer, Window
 from descant.describe import describe
-from descant.models.swapping import linear_forms
+from descant.models.linears.replacing import linear_forms
+from descant.sources.settings import NGram, OtherPrompt, OtherTokenizer, Window
 
 
 def describe_model(model: Any) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from descant.errors import SettingsError, UnsupportedModelError
 from descant.models.architecture import Architecture
-from descant.models.huggingface import Exit
+from descant.models.hooks import Exit
 from descant.models.sharing import of_this_thread
 
 

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from descant.models.base import LanguageModel
-from descant.models.huggingface import Exit, RaggedModel
+from descant.models.hooks import Exit
+from descant.models.ragged import RaggedModel
 
 
 class EarlyLayers(LanguageModel):

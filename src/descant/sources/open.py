@@ -7,7 +7,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from descant.amateurs import (
+from descant.checks import shown
+from descant.errors import SettingsError, UnsupportedModelError, VocabularyError
+from descant.models import LanguageModel, RunnerName, inspect_model, open_model, open_runner
+from descant.models.hooks import Exit
+from descant.models.loading import eos_token_ids
+from descant.models.ragged import RaggedModel
+from descant.models.wrapped import unwrapping
+from descant.scoring import Scoring
+from descant.sources.confident_exit import ConfidentExit, prepare_confident
+from descant.sources.early_exit import check_layer, make_exit
+from descant.sources.early_layers import EarlyLayers
+from descant.sources.other_tokenizer.bridge import Bridge, Tables
+from descant.sources.settings import (
     Amateur,
     AmateurFactory,
     EarlyExit,
@@ -17,18 +29,7 @@ from descant.amateurs import (
     Window,
     prepare_amateur,
 )
-from descant.bridge import Bridge, Tables
-from descant.checks import shown
-from descant.errors import SettingsError, UnsupportedModelError, VocabularyError
-from descant.models import LanguageModel, Runner, RunnerName, inspect_model, open_model
-from descant.models.confident_exit import ConfidentExit, prepare_confident
-from descant.models.early_exit import check_layer, make_exit
-from descant.models.early_layers import EarlyLayers
-from descant.models.huggingface import Exit, RaggedModel
-from descant.models.loading import eos_token_ids
-from descant.models.sources import Source, Sources
-from descant.models.wrapped import unwrapping
-from descant.scoring import Scoring
+from descant.sources.sources import Source, Sources
 from descant.strategies import ContrastiveSearch, PromptLookup, Speculative, Strategy
 from descant.tokens import Respeller, check_same_vocabulary, same_vocabulary
 
@@ -77,7 +78,7 @@ class Models:
             if not isinstance(name, str) or name in _RESERVED or name.startswith("layer "):
                 raise SettingsError(f"a source cannot be named {shown(name)}; choose the name that its scoring reads")
         self._expert = inspect_model(expert)
-        self._runner = Runner(self._expert, runner)
+        self._runner = open_runner(self._expert, runner)
         expert.eval()
         self._open_expert: Callable[[], LanguageModel] = partial(open_model, self._expert, self._runner)
         self._confident = confident_exit
@@ -294,7 +295,7 @@ class Models:
             )
         respeller = Respeller(self._tokenizer, setting.tokenizer)
         tables = Tables(respeller, self._expert.width, seen.width, model.device)
-        runner = Runner(seen, self._runner.mode)
+        runner = open_runner(seen, self._runner.mode)
         return lambda: Bridge(
             open_model(seen, runner),
             tables,

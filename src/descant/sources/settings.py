@@ -11,13 +11,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.checks import flag, number, shown, whole
 from descant.errors import SettingsError
-from descant.models import Architecture, LanguageModel, Runner, inspect_model, open_model
-from descant.models.early_exit import make_exit
-from descant.models.huggingface import Exit
-from descant.models.ngram import Counts, NGramModel
-from descant.models.other_prompt import OtherPromptModel
-from descant.models.window import WindowModel
+from descant.models import Architecture, LanguageModel, Runner, inspect_model, open_model, open_runner
+from descant.models.hooks import Exit
 from descant.models.wrapped import unwrapping
+from descant.sources.early_exit import make_exit
+from descant.sources.ngram import Counts, NGramModel
+from descant.sources.other_prompt import OtherPromptModel
+from descant.sources.window import WindowModel
 from descant.tokens import encode
 
 
@@ -78,9 +78,9 @@ class OtherTokenizer:
     """A model whose tokenizer is not the expert's: it judges the expert's plausible tokens by their bytes.
 
     The probability of a token's bytes, given the text so far, is summed over the model's tokens that cover them, across
-    token boundaries: see `descant.bridge` for the formula, and for what is exact. If the tokenizers turn out to be the
-    same, tokens are compared with tokens, as without this. As the draft of `Speculative` it writes text, which is read
-    in the expert's tokens; the settings below then play no part.
+    token boundaries: see `descant.sources.other_tokenizer.bridge` for the formula, and for what is exact. If the
+    tokenizers turn out to be the same, tokens are compared with tokens, as without this. As the draft of `Speculative`
+    it writes text, which is read in the expert's tokens; the settings below then play no part.
 
     Each step takes several small passes of the model, not one: with 1 to 10 plausible tokens about 3, of up to some
     dozen rows.
@@ -163,7 +163,7 @@ class OtherPrompt:
 
 @dataclass(frozen=True)
 class NGram:
-    """An n-gram model, which costs no forward pass (see `descant.models.ngram` for its smoothing).
+    """An n-gram model, which costs no forward pass (see `descant.sources.ngram` for its smoothing).
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ def prepare_amateur(
 def _prepare_model(model: PreTrainedModel, runner: Runner) -> AmateurFactory:
     other = inspect_model(model)
     model.eval()
-    own = Runner(other, runner.mode)
+    own = open_runner(other, runner.mode)
     return AmateurFactory(lambda: open_model(other, own), other.width, other.context)
 
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from descant.models.base import ByteSource, LanguageModel
-from descant.models.confident_exit import ConfidentModel
 from descant.models.hidden_states import HiddenStates
-from descant.models.huggingface import Exit, RaggedModel
-from descant.models.narrow_head import Among
-from descant.models.other_prompt import OtherPromptModel, Replacement
+from descant.models.hooks import Exit
+from descant.models.linears.narrow_head import Among
+from descant.models.ragged import RaggedModel
+from descant.sources.confident_exit import ConfidentModel
+from descant.sources.other_prompt import OtherPromptModel, Replacement
 from descant.types import Logits
 
 _PASS_TOKENS = 8192

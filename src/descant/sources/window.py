@@ -9,7 +9,8 @@ from torch import Tensor
 
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
-from descant.models.huggingface import head_reads, padded
+from descant.models.hooks import head_reads
+from descant.models.ragged import padded
 from descant.models.rotary import restore_frequencies
 
 _CHUNK = 64

@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.blocks import Blocks, is_wide
 from descant.checks import number, shown, whole
 from descant.errors import SettingsError
+from descant.numerics.wide import Blocks, is_wide
 from descant.strategies.base import Draws, Strategy, TokenStrategy
 from descant.strategies.greedy import Greedy
 from descant.strategies.sample import Sample

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from descant import choice
+from descant.numerics import choose
 from descant.strategies.base import Draws, TokenStrategy
 from descant.types import Chosen
 
@@ -28,4 +28,4 @@ class Greedy(TokenStrategy):
 
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         del draws
-        return choice.argmax(scores)
+        return choose.argmax(scores)

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from descant import choice
 from descant.errors import SettingsError
+from descant.numerics import choose
 from descant.strategies.base import Draws, TokenStrategy
 from descant.types import Chosen
 
@@ -49,6 +49,6 @@ class Sample(TokenStrategy):
 
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         if self.rng == "transformers":
-            return choice.multinomial_like_transformers(scores, draws.batch_rows, draws.batch_size)
+            return choose.multinomial_like_transformers(scores, draws.batch_rows, draws.batch_size)
         where = torch.device("cpu") if scores.device.type == "mps" else scores.device  # MPS has no float64
-        return choice.categorical(scores.to(where), draws.uniforms(where)).to(scores.device)
+        return choose.categorical(scores.to(where), draws.uniforms(where)).to(scores.device)

@@ -8,10 +8,10 @@ import torch
 
 from architectures import build
 from descant import Decoder, EarlyExit
-from descant.bench import Bench, Settings, baselines
-from descant.bench.clock import passes
-from descant.bench.measure import commit, conditions
-from descant.bench.weights import facts, weight_bytes
+from descant.lab.bench import Bench, Settings, baselines
+from descant.lab.bench.clock import passes
+from descant.lab.bench.measure import commit, conditions
+from descant.lab.bench.weights import facts, weight_bytes
 from oracle import decode, full
 
 PROMPTS = [[5, 9, 2], [31, 8, 44, 17, 3, 60], [12]]

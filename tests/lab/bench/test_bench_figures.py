@@ -2,11 +2,11 @@
 
 import pytest
 
-from descant.bench.clock import Decoded, Span, follow
-from descant.bench.figures import Settings, acceptance_rate, counterpart, limits, read_bytes, same_share
-from descant.bench.measure import Spread, in_rounds, interleaved, ratio
-from descant.bench.prompts import fill
 from descant.errors import SettingsError
+from descant.lab.bench.clock import Decoded, Span, follow
+from descant.lab.bench.figures import Settings, acceptance_rate, counterpart, limits, read_bytes, same_share
+from descant.lab.bench.measure import Spread, in_rounds, interleaved, ratio
+from descant.lab.bench.prompts import fill
 from descant.results import Output, Piece, Speculation, Timing
 
 

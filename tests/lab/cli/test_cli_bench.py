@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import Run, Terminal
 from matplotlib.image import imread
 
+from cli_runs import Run, Terminal
 from descant import Contrastive, Decoder, Likelihood
 from descant.cli.console import Progress
 
@@ -112,7 +112,7 @@ def test_the_usual_draft_lengths_are_those_that_fit(run: Run) -> None:
 
 def test_the_plain_tokens_are_descants_own(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the others are compared with is what `generate` gives, an end of sequence notwithstanding."""
-    from descant.bench import contenders
+    from descant.lab.bench import contenders
 
     decoder = Decoder.demo()
     prompts = [decoder.tokenizer(text).input_ids for text in ("Who followed Lottie Dappleberry to church?", "Where")]
@@ -166,11 +166,11 @@ def test_a_plot_needs_matplotlib(run: Run, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     done = run("bench", "--out", tmp_path / "x")
     assert done.code == 2
-    assert "pip install 'descant[plot]'" in done.err
+    assert "pip install 'descant[lab]'" in done.err
 
 
 def test_matplotlib_is_not_imported_without_need() -> None:
-    code = "import descant.bench, descant.bench.report, sys; print('matplotlib' in sys.modules)"
+    code = "import descant.lab.bench, descant.lab.bench.report, sys; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

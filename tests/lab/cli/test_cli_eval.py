@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_runs import Run, Terminal
 
+from cli_runs import Run, Terminal
 from descant import Decoder
 from descant.demo import questions
-from descant.evaluation.study import Cell
+from descant.lab.studies.study import Cell
 
 STUDY = """
 name: Rumours
@@ -241,11 +241,11 @@ def test_usage_errors(run: Run, study: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "access", lambda path, *_, **__: Path(path).name != "locked")
     assert "Permission denied" in run("eval", study, "--out", tmp_path / "locked").err
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "descant[plot]" in run("eval", study, "--out", tmp_path / "x").err
+    assert "descant[lab]" in run("eval", study, "--out", tmp_path / "x").err
 
 
 def test_the_example_study_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    from descant.evaluation.config import read_study
+    from descant.lab.studies.config import read_study
 
     for path in (Path(__file__).parents[2] / "examples" / "studies").glob("*.yaml"):
         assert read_study(path).methods

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cli_runs import Run
 
+from cli_runs import Run
 from descant.demo import demo_paths
-from descant.evaluation.experiments import EXPERIMENTS
+from descant.lab.experiments import EXPERIMENTS
 
 
 @pytest.fixture(autouse=True)

@@ -8,13 +8,13 @@ import torch
 from transformers import PreTrainedModel
 
 from descant import Contrastive, Decoder, Likelihood
-from descant.evaluation.experiments import Cells, Pair
-from descant.evaluation.experiments.early_exit import follow
-from descant.evaluation.experiments.faults import by_bin, ratio_of
-from descant.evaluation.experiments.judged import Parting, partings, summarise, tune
-from descant.evaluation.experiments.repetition import Repetition, common_suffix, repeated, rising, sentences_of
-from descant.evaluation.experiments.sensitivity import count_drafts, count_steps
-from descant.evaluation.worlds.rumour import Rumour
+from descant.lab.experiments import Cells, Pair
+from descant.lab.experiments.early_exit import follow
+from descant.lab.experiments.faults import by_bin, ratio_of
+from descant.lab.experiments.judged import Parting, partings, summarise, tune
+from descant.lab.experiments.repetition import Repetition, common_suffix, repeated, rising, sentences_of
+from descant.lab.experiments.sensitivity import count_drafts, count_steps
+from descant.lab.worlds.rumour import Rumour
 from descant.strategies import Speculative
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from descant import Contrastive, Decoder, EarlyExit, Likelihood
 from descant.errors import LoadError
-from descant.evaluation.experiments import EXPERIMENTS, Cells, Pair, report
-from descant.evaluation.experiments.plotting import heatmap, panels
-from descant.evaluation.experiments.questions import Prompts
-from descant.evaluation.experiments.tables import methods_table, points, share, table, with_interval
-from descant.evaluation.identity import identify
-from descant.evaluation.worlds.rumour import Rumour
+from descant.lab.experiments import EXPERIMENTS, Cells, Pair, report
+from descant.lab.experiments.plotting import heatmap, panels
+from descant.lab.experiments.questions import Prompts
+from descant.lab.experiments.tables import methods_table, points, share, table, with_interval
+from descant.lab.studies.identity import identify
+from descant.lab.worlds.rumour import Rumour
 
 
 @pytest.fixture(scope="module")

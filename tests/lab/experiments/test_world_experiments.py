@@ -7,10 +7,10 @@ import pytest
 
 from descant import Decoder
 from descant.demo import demo_paths
-from descant.evaluation.experiments import Cells, Pair
-from descant.evaluation.experiments.amateurs import Amateurs
-from descant.evaluation.experiments.scores import correct, distance, merit, summarise
-from descant.evaluation.worlds import Arithmetic, Grammar, Rumour
+from descant.lab.experiments import Cells, Pair
+from descant.lab.experiments.amateurs import Amateurs
+from descant.lab.experiments.scores import correct, distance, merit, summarise
+from descant.lab.worlds import Arithmetic, Grammar, Rumour
 
 GRAMMAR = Grammar(words=8, pool=4, branching=2)
 

@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_cases import Toy, generation
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from descant import Decoder, Likelihood
 from descant.errors import DecodingError, SettingsError
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics import (
+from descant.lab.metrics import (
     Coherence,
     CorpusMetric,
     DistinctN,
@@ -37,8 +35,10 @@ from descant.evaluation.metrics import (
     Zipf,
     load_metric,
 )
-from descant.evaluation.metrics.mauve import mauve
-from descant.evaluation.tasks import Task
+from descant.lab.metrics.mauve import mauve
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.tasks import Task
+from evaluation_cases import Toy, generation
 
 TOY = Toy(())
 TEXTS = st.lists(st.lists(st.sampled_from("abc"), max_size=9).map(" ".join), min_size=1, max_size=5)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from descant.demo.corpus import batches, train_tokenizer
-from descant.demo.train import ModelSpec, TrainSpec, build_model, loss_of, save, train
 from descant.demo.world import World, WorldSpec, build_world
+from descant.lab.pair.corpus import batches, train_tokenizer
+from descant.lab.pair.train import ModelSpec, TrainSpec, build_model, loss_of, save, train
 
 TINY = ModelSpec(layers=1, width=32, heads=2, kv_heads=1, inner=32, steps=3, rows=2)
 SPEC = TrainSpec(expert=TINY, amateur=replace(TINY, width=16), world=WorldSpec(people=30), vocabulary=400)

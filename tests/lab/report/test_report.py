@@ -3,13 +3,13 @@
 import math
 import xml.etree.ElementTree as ET
 
-from descant.evaluation.config import parse_study
-from descant.evaluation.metrics.base import Better
-from descant.evaluation.report import Report
-from descant.evaluation.report.figures import figures
-from descant.evaluation.report.tables import Entry, figure, rows
-from descant.evaluation.scores import Score
-from descant.evaluation.statistics import Interval
+from descant.lab.metrics.base import Better
+from descant.lab.report import Report
+from descant.lab.report.figures import figures
+from descant.lab.report.tables import Entry, figure, rows
+from descant.lab.studies.config import parse_study
+from descant.lab.studies.scores import Score
+from descant.lab.studies.statistics import Interval
 
 FILE = parse_study({"tasks": [{"file": "q"}], "methods": ["greedy"], "metrics": ["length"]})
 

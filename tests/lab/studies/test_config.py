@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_cases import Toy
 
 from descant import (
     Beam,
@@ -24,14 +23,15 @@ from descant import (
 )
 from descant.demo import demo_paths
 from descant.errors import DescantError, SettingsError, UsageError
-from descant.evaluation import worlds
-from descant.evaluation.config import parse_study, read_study
-from descant.evaluation.files import TaskFile
-from descant.evaluation.parts import build, build_amateur
-from descant.evaluation.prepare import prepare
-from descant.evaluation.tasks import Task, TaskSet
-from descant.evaluation.worlds import load_world
+from descant.lab import worlds
+from descant.lab.studies.config import parse_study, read_study
+from descant.lab.studies.files import TaskFile
+from descant.lab.studies.parts import build, build_amateur
+from descant.lab.studies.prepare import prepare
+from descant.lab.studies.tasks import Task, TaskSet
+from descant.lab.worlds import load_world
 from descant.presets import preset
+from evaluation_cases import Toy
 
 LEAST: dict[str, Any] = {"tasks": [{"file": "q.jsonl"}], "methods": ["greedy"], "metrics": ["length"]}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from descant.errors import SettingsError
-from descant.evaluation.statistics import (
+from descant.lab.studies.statistics import (
     difference_interval,
     holm,
     mcnemar,

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation_cases import Toy, generation
 
 from descant import (
     ConfidentExit,
@@ -25,13 +24,14 @@ from descant import (
 )
 from descant.demo import questions
 from descant.errors import DecodingError, DescantError, SettingsError, UsageError
-from descant.evaluation.identity import fingerprint
-from descant.evaluation.metrics import DistinctN, Judged, Length, Metric, Perplexity
-from descant.evaluation.scores import Cells, Score, score
-from descant.evaluation.signature import Signer
-from descant.evaluation.statistics import holm, mcnemar, paired_test
-from descant.evaluation.study import Assignment, Cell, Contestant, Study, batch_seed
-from descant.evaluation.tasks import Task
+from descant.lab.metrics import DistinctN, Judged, Length, Metric, Perplexity
+from descant.lab.studies.identity import fingerprint
+from descant.lab.studies.scores import Cells, Score, score
+from descant.lab.studies.signature import Signer
+from descant.lab.studies.statistics import holm, mcnemar, paired_test
+from descant.lab.studies.study import Assignment, Cell, Contestant, Study, batch_seed
+from descant.lab.studies.tasks import Task
+from evaluation_cases import Toy, generation
 
 TASKS = tuple(
     Task(str(place), q.prompt, f" {q.answer}.", q.person, {"answer": q.answer})

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from descant.evaluation.tasks import Task
-from descant.evaluation.worlds import Arithmetic
-from descant.evaluation.worlds.arithmetic import STORIES
+from descant.lab.studies.tasks import Task
+from descant.lab.worlds import Arithmetic
+from descant.lab.worlds.arithmetic import STORIES
 
 WORLD = Arithmetic()
 DOCUMENTS = list(islice(WORLD.documents(Random(1)), 10_000))

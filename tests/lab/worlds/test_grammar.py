@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from descant.errors import SettingsError
-from descant.evaluation.worlds import Grammar
+from descant.lab.worlds import Grammar
 
 SMALL = Grammar(words=4, pool=3, branching=2, order=2, length=5)
 

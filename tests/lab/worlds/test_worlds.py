@@ -10,11 +10,11 @@ import pytest
 
 from descant import Decoder, Likelihood
 from descant.demo import questions
-from descant.demo.corpus import train_tokenizer
-from descant.demo.train import ModelSpec
 from descant.errors import SettingsError
-from descant.evaluation.worlds import WORLDS, Arithmetic, Grammar, Rumour, World, load_world
-from descant.evaluation.worlds.train import PAIRS, PairSpec, _as_loaded, train
+from descant.lab.pair.corpus import train_tokenizer
+from descant.lab.pair.train import ModelSpec
+from descant.lab.worlds import WORLDS, Arithmetic, Grammar, Rumour, World, load_world
+from descant.lab.worlds.train import PAIRS, PairSpec, _as_loaded, train
 
 
 @pytest.fixture(params=WORLDS, scope="module")

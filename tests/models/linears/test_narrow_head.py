@@ -29,9 +29,10 @@ from descant import (
     TransformersProcessor,
     Window,
 )
-from descant.models import RaggedModel, inspect_model, narrow_head
-from descant.models.narrow_head import NarrowHead
-from descant.models.packing import PackedLinear, pack
+from descant.models import RaggedModel, inspect_model
+from descant.models.linears import narrow_head
+from descant.models.linears.narrow_head import NarrowHead
+from descant.models.linears.packing import PackedLinear, pack
 
 TOKENS = torch.tensor([3, 4, 50, 96])
 PROMPTS = make_prompts(5, 1, 9)

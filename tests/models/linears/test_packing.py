@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from architectures import OWN_CACHE, RAGGED, build
 from descant import Decoder
 from descant.errors import UnsupportedModelError
-from descant.models.packing import PackedLinear, pack
+from descant.models.linears.packing import PackedLinear, pack
 
 IDS = torch.tensor([[5, 17, 3, 80, 41, 9, 22]])
 

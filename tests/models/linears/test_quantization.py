@@ -13,8 +13,8 @@ from architectures import build
 from checkpoints import write_pair
 from descant import Decoder, EarlyExit
 from descant.errors import SettingsError, UnsupportedModelError
-from descant.models.packing import pack
-from descant.models.quantization import Int4Linear, Int8Linear, quantize, round_int4, round_int8
+from descant.models.linears.packing import pack
+from descant.models.linears.quantization import Int4Linear, Int8Linear, quantize, round_int4, round_int8
 
 IDS = torch.tensor([[5, 17, 3, 80, 41, 9, 22]])
 DTYPES = (torch.float32, torch.bfloat16)

@@ -26,17 +26,11 @@ from transformers import (
 import descant.models.loading.load as load_module
 from checkpoints import AMATEUR_WIDTH, EXPERT_WIDTH, refusal, write_pair
 from descant.errors import OutOfMemoryError, SettingsError
-from descant.models import packing
-from descant.models.loading import (
-    context_length,
-    eos_token_ids,
-    inspecting,
-    load_model,
-    load_tokenizer,
-    precision,
-)
+from descant.models.architecture import context_length
+from descant.models.linears import packing
+from descant.models.loading import eos_token_ids, inspecting, load_model, load_tokenizer, precision
 from descant.models.loading.inspecting import missing_readers
-from descant.record import describe_model
+from descant.sources.describe import describe_model
 from descant.tokens import check_same_vocabulary, encode
 
 

@@ -21,14 +21,8 @@ from transformers import (
 
 from checkpoints import write_pair
 from descant.errors import SettingsError
-from descant.models.loading import (
-    PAIRS,
-    context_length,
-    eos_token_ids,
-    load_tokenizer,
-    resolve_device,
-    resolve_dtype,
-)
+from descant.models.architecture import context_length
+from descant.models.loading import PAIRS, eos_token_ids, load_tokenizer, resolve_device, resolve_dtype
 
 
 @pytest.fixture(scope="module")

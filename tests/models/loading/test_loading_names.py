@@ -18,10 +18,7 @@ from huggingface_hub.errors import (
 
 from checkpoints import refusal, write_pair
 from descant.errors import LoadError, SettingsError
-from descant.models.loading import (
-    load_model,
-    load_tokenizer,
-)
+from descant.models.loading import load_model, load_tokenizer
 
 ID = "some-one/some-model"
 

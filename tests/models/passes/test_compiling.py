@@ -15,9 +15,10 @@ import pytest
 import torch
 
 import architectures
-from descant.models import artefacts, inspect_model
-from descant.models.probe import find_layout
-from descant.models.step import Bucket
+from descant.models import inspect_model
+from descant.models.passes import artefacts
+from descant.models.passes.probe import find_layout
+from descant.models.passes.step import Bucket
 
 LIMIT = 300
 """Seconds after which a test gives up what it waits for; no test measures any."""

@@ -11,13 +11,14 @@ from torch import Tensor
 
 import architectures
 from descant.demo import demo_paths
-from descant.models import Runner, artefacts, inspect_model, open_model
-from descant.models import compiling as compiling_module
+from descant.models import inspect_model, open_model, open_runner
 from descant.models.architecture import Architecture
-from descant.models.artefacts import CompiledStep, WrongPassError
 from descant.models.loading import load_model
-from descant.models.probe import check_step, find_layout
-from descant.models.step import Bucket, make_step
+from descant.models.passes import artefacts
+from descant.models.passes import compiling as compiling_module
+from descant.models.passes.artefacts import CompiledStep, WrongPassError
+from descant.models.passes.probe import check_step, find_layout
+from descant.models.passes.step import Bucket, make_step
 
 PLAIN, EVERY, DRAFTING = (
     Bucket(4, 1, every=False),
@@ -113,7 +114,7 @@ def test_a_shape_that_fails_the_check_leaves_the_others(monkeypatch: pytest.Monk
         return object.__new__(CompiledStep)
 
     monkeypatch.setattr(compiling_module, "compile_bucket", compile_bucket)
-    runner = Runner(seen(torch.bfloat16), "auto", tmp_path)
+    runner = open_runner(seen(torch.bfloat16), "auto", tmp_path)
     with pytest.warns(RuntimeWarning, match=r"is not compiled for 8 rows × 1 tokens and runs eagerly: the compiled"):
         assert not runner.warm_up([1, 8, 32])
     with warnings.catch_warnings():

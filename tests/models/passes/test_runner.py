@@ -13,12 +13,13 @@ from test_ragged import best, prompts_of, reference
 
 import architectures
 from descant import Decoder, Likelihood, SettingsError, Speculative
-from descant.models import Runner, RunnerName, artefacts, cache, inspect_model, open_model
-from descant.models import runner as runner_module
+from descant.models import Runner, RunnerName, cache, inspect_model, open_model, open_runner
 from descant.models.architecture import Architecture
-from descant.models.huggingface import RaggedModel
-from descant.models.runner import bucket_of
-from descant.models.step import Bucket
+from descant.models.passes import artefacts
+from descant.models.passes import runner as runner_module
+from descant.models.passes.runner import bucket_of
+from descant.models.passes.step import Bucket
+from descant.models.ragged import RaggedModel
 
 NEW_TOKENS = 12
 
@@ -181,7 +182,7 @@ def logits_of(model: RaggedModel) -> torch.Tensor:
 @pytest.mark.usefixtures("few_buckets")
 @torch.inference_mode()
 def test_greedy_drafts_of_one_call_are_those_of_single_passes(folder: Path, architecture: Architecture) -> None:
-    model, eager = started(architecture, Runner(architecture, "compiled", folder)), started(architecture)
+    model, eager = started(architecture, open_runner(architecture, "compiled", folder)), started(architecture)
     for tokens in ([[9, 4], [3]], [[7], [5]]):  # padded tokens, then none; drafts that are rolled back between them
         before = list(model.lengths)
         found = model.draft(tokens, 2)
@@ -232,7 +233,7 @@ def test_a_later_runner_loads_what_was_compiled(
     folder: Path, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes = psutil.Process().children(recursive=True)
-    assert Runner(architecture, "auto", folder).warm_up([2], [1])
+    assert open_runner(architecture, "auto", folder).warm_up([2], [1])
     assert psutil.Process().children(recursive=True) == processes, "a process goes on that was not asked for"
     monkeypatch.setattr(shutil, "which", lambda name: None)  # nothing could be compiled now
     expected = logits_of(started(architecture))
@@ -253,7 +254,7 @@ def test_a_later_runner_loads_what_was_compiled(
 def test_a_damaged_artefact_is_ignored_and_made_again(
     folder: Path, tmp_path: Path, architecture: Architecture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Runner(architecture, "compiled", folder).warm_up([2], [1])
+    open_runner(architecture, "compiled", folder).warm_up([2], [1])
     shutil.copytree(folder, tmp_path / "copy")
     key = artefacts.fingerprint(architecture)
     path = artefacts.artefact_path(tmp_path / "copy", key, Bucket(4, 1, every=False))
@@ -266,7 +267,7 @@ def test_a_damaged_artefact_is_ignored_and_made_again(
         assert auto.used == 0
         assert "is damaged or foreign and is ignored" in caplog.text
         caplog.clear()
-    assert Runner(architecture, "compiled", tmp_path / "copy").warm_up([2], [1])
+    assert open_runner(architecture, "compiled", tmp_path / "copy").warm_up([2], [1])
     assert path.stat().st_size > 4000
     assert [file.name for file in path.parent.iterdir() if file.name.startswith("tmp")] == []
 
@@ -276,7 +277,7 @@ def test_without_a_compiler_passes_are_eager_and_one_warning_says_so(
     tmp_path: Path, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    runner = Runner(architecture, "compiled", tmp_path)
+    runner = open_runner(architecture, "compiled", tmp_path)
     model = started(architecture, runner)
     with torch.inference_mode(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -299,16 +300,16 @@ def _same(architecture: Architecture) -> RaggedModel:
 def test_auto_compiles_nothing_unasked_and_eager_nothing_at_all(tmp_path: Path, architecture: Architecture) -> None:
     modes: tuple[RunnerName, ...] = ("auto", "eager")
     for mode in modes:
-        model = started(architecture, Runner(architecture, mode, tmp_path))
+        model = started(architecture, open_runner(architecture, mode, tmp_path))
         for _ in range(8):
             logits_of(model)
-    assert not Runner(architecture, "eager", tmp_path).warm_up()
+    assert not open_runner(architecture, "eager", tmp_path).warm_up()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_is_patched_for_each_pass_is_left_eager(tmp_path: Path) -> None:
     seen = inspect_model(architectures.build("bloom"))
-    assert Runner(seen, "compiled", tmp_path).find(1, 1, 1) is None
+    assert open_runner(seen, "compiled", tmp_path).find(1, 1, 1) is None
 
 
 @pytest.mark.usefixtures("few_buckets")
@@ -366,4 +367,4 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["fast", "cached"])
 def test_an_unknown_runner_is_refused(name: str, architecture: Architecture, unchecked_types: None) -> None:
     with pytest.raises(SettingsError, match=f"no runner '{name}'; choose 'auto', 'eager', .* 'auto' takes what was"):
-        Runner(architecture, name)  # type: ignore[arg-type]
+        open_runner(architecture, name)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from descant.bench.clock import Decoded, Span
+from descant.lab.bench.clock import Decoded, Span
 from descant.models.architecture import cache_argument
 
 Rows = Sequence[Sequence[int]]

@@ -8,12 +8,12 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import EarlyExit
-from descant.bench import baselines
-from descant.bench.clock import Decoded, follow
-from descant.bench.figures import Engine, Tokens
 from descant.decoder import Decoder
+from descant.lab.bench import baselines
+from descant.lab.bench.clock import Decoded, follow
+from descant.lab.bench.figures import Engine, Tokens
 from descant.scoring import Contrastive, Likelihood, Scoring
+from descant.sources.settings import EarlyExit
 from descant.strategies import Greedy, Speculative, Strategy
 
 Base = Literal["greedy", "contrastive"]

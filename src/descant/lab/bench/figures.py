@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from descant.bench.clock import Decoded
-from descant.bench.measure import Spread
 from descant.errors import SettingsError
+from descant.lab.bench.clock import Decoded
+from descant.lab.bench.measure import Spread
 
 Engine = Literal["descant", "transformers"]
 Tokens = int | Literal["auto"]

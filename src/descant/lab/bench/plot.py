@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from descant.bench.figures import Draft, Study
-from descant.bench.measure import Spread
+from descant.lab.bench.figures import Draft, Study
+from descant.lab.bench.measure import Spread
 
 _COLOURS = {"descant": "#1f6f8b", "transformers": "#c9a227"}
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from descant.bench.figures import Figures, Study
-from descant.bench.measure import Spread
-from descant.whole_files import write_whole
+from descant.files import write_whole
+from descant.lab.bench.figures import Figures, Study
+from descant.lab.bench.measure import Spread
 
 HEADER = ("method", "first", "tokens/s", "×", "limit", "draft", "same")
 
@@ -84,7 +84,7 @@ def write(folder: Path, study: Study, record: Mapping[str, Any]) -> None:
     ImportError
         If matplotlib is not installed.
     """
-    from descant.bench.plot import draw
+    from descant.lab.bench.plot import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "bench.md", markdown(study, record))

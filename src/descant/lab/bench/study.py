@@ -6,10 +6,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import Window
-from descant.bench.clock import Decoded, passes
-from descant.bench.contenders import Base, Contender, Rows, plain, speculative, theirs
-from descant.bench.figures import (
+from descant.decoder import Decoder
+from descant.errors import DescantError, SettingsError
+from descant.lab.bench.clock import Decoded, passes
+from descant.lab.bench.contenders import Base, Contender, Rows, plain, speculative, theirs
+from descant.lab.bench.figures import (
     Draft,
     Figures,
     Missing,
@@ -22,10 +23,9 @@ from descant.bench.figures import (
     read_bytes,
     same_share,
 )
-from descant.bench.measure import Spread, in_rounds, ratio
-from descant.bench.weights import Reader, weight_bytes
-from descant.decoder import Decoder
-from descant.errors import DescantError, SettingsError
+from descant.lab.bench.measure import Spread, in_rounds, ratio
+from descant.lab.bench.weights import Reader, weight_bytes
+from descant.sources.settings import Window
 
 _TUNING_ROUNDS = 3
 """Rounds that find the best draft length: apart from those reported, or luck would choose."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from descant.cli.console import DONE, Progress, data_writer
+from descant.cli.console import DONE, Progress, Writer, data_writer
 from descant.cli.options import OUTPUT, PROMPTS, RUN, Json, ModelOptions, RunOptions, expand, option
 from descant.cli.prompts import read_prompt, read_prompts
 from descant.errors import DescantError, UsageError
+from descant.lab.cli import require
 
 if TYPE_CHECKING:
-    from descant.bench import Settings
     from descant.decoder import Decoder
+    from descant.lab.bench import Settings, Study
 
 _DRAFT_TOKENS = (1, 2, 3, 4, 6, 8)
 
@@ -73,10 +73,9 @@ def bench(
         texts = _read(prompt, prompts)
         lengths = _lengths(draft_tokens, max_new_tokens)
 
-        from descant.bench import Bench, Settings
-        from descant.bench.prompts import fill
-        from descant.bench.report import write
-        from descant.cli.tables import print_study
+        from descant.lab.bench import Bench, Settings
+        from descant.lab.bench.prompts import fill
+        from descant.lab.bench.report import write
 
         settings = Settings(max_new_tokens, rounds, lengths, without_cache)
         decoder = _load(models, threads)
@@ -89,7 +88,7 @@ def bench(
         if as_json:
             writer.write_json(record)
         else:
-            print_study(writer, results)
+            _print_study(writer, results)
         if out is not None:
             try:
                 write(out, results, record)
@@ -104,8 +103,7 @@ def _check_folder(out: Path | None) -> None:
         return
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; give a folder")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--out draws a plot, which needs matplotlib; pip install 'descant[plot]', or use --json alone")
+    require("--out", "matplotlib")
 
 
 def _read(prompt: str | None, prompts: Path | None) -> list[str] | None:
@@ -156,10 +154,10 @@ def _load(models: ModelOptions, threads: int | None) -> "Decoder":
 
 def _encode(decoder: "Decoder", texts: list[str] | None, models: ModelOptions, plain: bool) -> list[list[int]]:
     """Return the token ids of the prompts, or of those that suit the models."""
-    from descant.bench.prompts import TEXTS
+    from descant.calls.prompts import encode_prompts
     from descant.cli.decoding import chat_settings
     from descant.demo import questions
-    from descant.prompts import encode_prompts
+    from descant.lab.bench.prompts import TEXTS
 
     if texts is None:
         bundled = models.pair is None and models.expert is None
@@ -184,10 +182,10 @@ def _conditions(decoder: "Decoder", rows: list[list[int]], batch: int, settings:
     """Return all that the figures depend on, taken before the measuring loads the machine."""
     from transformers import PreTrainedModel
 
-    from descant.bench.contenders import SCORINGS
-    from descant.bench.measure import conditions
-    from descant.bench.weights import facts
     from descant.describe import describe
+    from descant.lab.bench.contenders import SCORINGS
+    from descant.lab.bench.measure import conditions
+    from descant.lab.bench.weights import facts
 
     expert, amateur = decoder.expert, decoder.amateur
     other = facts(amateur) if isinstance(amateur, PreTrainedModel) else amateur and {"name": repr(amateur)}
@@ -203,3 +201,24 @@ def _conditions(decoder: "Decoder", rows: list[list[int]], batch: int, settings:
         },
         "conditions": {"device": str(expert.device), **conditions(expert.device)},
     }
+
+
+def _print_study(writer: Writer, study: "Study") -> None:
+    """Print what `descant bench` measured, and how to read it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from descant.cli.tables import print_parts
+    from descant.lab.bench.report import HEADER, cells, legend
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for place, name in enumerate(HEADER):
+        table.add_column(name, style=None if place else "cyan", justify="right" if place else "left", no_wrap=True)
+    for engine in dict.fromkeys(entry.engine for entry in study.figures):
+        table.add_row(Text(engine, style="bold"))
+        for entry in study.figures:
+            if entry.engine == engine:
+                table.add_row(*cells(entry))
+        table.add_section()
+    print_parts(writer, table, *(Text(line, style="dim") for line in legend(study)))

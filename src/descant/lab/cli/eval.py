@@ -1,6 +1,5 @@
 """`descant eval`: methods compared on task sets, as a study file says."""
 
-import importlib.util
 import shlex
 import sys
 from pathlib import Path
@@ -10,13 +9,13 @@ import typer
 
 from descant.cli.console import DONE, Progress, Writer, data_writer
 from descant.cli.options import OUTPUT, RUN, Json, option
-from descant.errors import UsageError
+from descant.lab.cli import require
 
 if TYPE_CHECKING:
-    from descant.evaluation.config import StudyFile
-    from descant.evaluation.prepare import Prepared
-    from descant.evaluation.report import Report
-    from descant.evaluation.scores import Cells
+    from descant.lab.report import Report
+    from descant.lab.studies.config import StudyFile
+    from descant.lab.studies.prepare import Prepared
+    from descant.lab.studies.scores import Cells
 
 _MODELS = "Models: in place of the study's own"
 
@@ -40,16 +39,15 @@ def evaluate(
     Texts are kept as they are made, in FOLDER/texts or else in the cache, under a hash of all that decides them: an
     interrupted study goes on where it was, and one that is changed decodes only what is new.
     """
-    if out is not None and importlib.util.find_spec("matplotlib") is None:
-        raise UsageError(
-            "--out draws figures, which needs matplotlib; pip install 'descant[plot]', or use --json alone"
-        )
+    require("descant eval", "pydantic", "yaml")
+    if out is not None:
+        require("--out", "matplotlib")
     with data_writer() as writer:
-        from descant.evaluation.config import read_study
-        from descant.evaluation.prepare import prepare
-        from descant.evaluation.report import check_folder, make_report, write
-        from descant.evaluation.scores import score
-        from descant.evaluation.signature import Signer
+        from descant.lab.report import check_folder, make_report, write
+        from descant.lab.studies.config import read_study
+        from descant.lab.studies.prepare import prepare
+        from descant.lab.studies.scores import score
+        from descant.lab.studies.signature import Signer
 
         if out is not None:
             check_folder(out)
@@ -77,7 +75,7 @@ def _override(file: "StudyFile", given: dict[str, str | None]) -> "StudyFile":
 
 
 def _texts_folder(out: Path | None) -> Path:
-    from descant.models.artefacts import cache_folder
+    from descant.models.passes.artefacts import cache_folder
 
     return cache_folder() / "eval" if out is None else out / "texts"
 
@@ -96,7 +94,7 @@ def _run(prepared: "Prepared", folder: Path) -> "Cells":
 
 def _print(writer: Writer, report: "Report") -> None:
     """Print a table for each task set, a column a line where a terminal is narrow."""
-    from descant.evaluation.report.tables import header, legend, plain, rows
+    from descant.lab.report.tables import header, legend, plain, rows
 
     for task_set in report.task_sets:
         names, lines = header(report, task_set), rows(report, task_set)

@@ -1,7 +1,6 @@
 """`descant experiment`: questions about decoding, answered with numbers on any pair."""
 
 import dataclasses
-import importlib.util
 import json
 import shlex
 import sys
@@ -14,10 +13,11 @@ import typer
 from descant.cli.console import DONE, Writer, data_writer
 from descant.cli.options import OUTPUT, PROMPTS, RUN, Json, ModelOptions, expand, option
 from descant.errors import DescantError, UsageError
+from descant.lab.cli import require
 
 if TYPE_CHECKING:
-    from descant.evaluation.experiments import Experiment, Pair
-    from descant.evaluation.tasks import TaskSet
+    from descant.lab.experiments import Experiment, Pair
+    from descant.lab.studies.tasks import TaskSet
 
 
 @expand
@@ -56,8 +56,8 @@ def experiment(
     $DESCANT_CACHE/experiments or ~/.cache/descant/experiments, so an interrupted run goes on.
     """
     with data_writer() as writer:
-        from descant.evaluation.experiments import EXPERIMENTS
-        from descant.evaluation.experiments import report as reports
+        from descant.lab.experiments import EXPERIMENTS
+        from descant.lab.experiments import report as reports
 
         measuring = {
             "--seed-pair": seed_pair,
@@ -98,7 +98,7 @@ def experiment(
 
 
 def _list(writer: Writer, *, as_json: bool) -> None:
-    from descant.evaluation.experiments import EXPERIMENTS
+    from descant.lab.experiments import EXPERIMENTS
 
     for entry in EXPERIMENTS.values():
         if as_json:
@@ -120,16 +120,16 @@ def _check(out: Path | None, *, render: bool) -> None:
         raise UsageError("--render draws what --out FOLDER holds; give that folder")
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; give a folder")
-    if out is not None and importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--out draws figures, which needs matplotlib; pip install 'descant[plot]', or drop it")
+    if out is not None:
+        require("--out", "matplotlib")
 
 
 def _asked(models: ModelOptions, world: str | None, prompts: Path | None) -> "TaskSet":
     """Return the tasks: the bundled pair's questions, a world's, or those of a file."""
-    from descant.bench.prompts import TEXTS
     from descant.cli.prompts import read_prompts
-    from descant.evaluation.experiments.questions import Prompts
-    from descant.evaluation.worlds import load_world
+    from descant.lab.bench.prompts import TEXTS
+    from descant.lab.experiments.questions import Prompts
+    from descant.lab.worlds import load_world
 
     if world is not None and prompts is not None:
         raise UsageError("--world and --prompts exclude each other; drop one of them")
@@ -154,9 +154,9 @@ def _pairs(
 ) -> "Iterator[Pair]":
     """Load the pairs, each when its turn has come."""
     from descant.cli.models import load_models, plan_models
-    from descant.evaluation.experiments import Cells, Pair
-    from descant.evaluation.identity import identify
-    from descant.models.artefacts import cache_folder
+    from descant.lab.experiments import Cells, Pair
+    from descant.lab.studies.identity import identify
+    from descant.models.passes.artefacts import cache_folder
 
     bundled = models.pair is None and models.expert is None
     dtype = "float32" if bundled and models.dtype == "auto" else models.dtype
@@ -192,14 +192,14 @@ def _label(expert: str) -> str:
 
 
 def _training(expert: str) -> dict[str, Any]:
-    """Return the training seed of a pair that `descant.demo.train` or a world's training wrote."""
+    """Return the training seed of a pair that `descant.lab.pair.train` or a world's training wrote."""
     spec = _spec(expert)
     return {"training_seed": spec["seed"]} if "seed" in spec else {}
 
 
 def _learnt(expert: str) -> "TaskSet | None":
     """Return the world that a pair was trained on, if it was trained on one that its record names."""
-    from descant.evaluation.worlds import load_world
+    from descant.lab.worlds import load_world
 
     settings = dict(_spec(expert).get("world", {}))
     name = settings.pop("world", None)

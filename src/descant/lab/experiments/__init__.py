@@ -1,13 +1,13 @@
 """Questions about decoding, each answered with numbers by one command: `descant experiment`."""
 
-from descant.evaluation.experiments.amateurs import Amateurs
-from descant.evaluation.experiments.base import Data, Experiment, Pair
-from descant.evaluation.experiments.cells import Cells
-from descant.evaluation.experiments.early_exit import EarlyExits
-from descant.evaluation.experiments.faults import Faults
-from descant.evaluation.experiments.methods import Methods
-from descant.evaluation.experiments.repetition import Repetition
-from descant.evaluation.experiments.sensitivity import Sensitivity
+from descant.lab.experiments.amateurs import Amateurs
+from descant.lab.experiments.base import Data, Experiment, Pair
+from descant.lab.experiments.cells import Cells
+from descant.lab.experiments.early_exit import EarlyExits
+from descant.lab.experiments.faults import Faults
+from descant.lab.experiments.methods import Methods
+from descant.lab.experiments.repetition import Repetition
+from descant.lab.experiments.sensitivity import Sensitivity
 
 __all__ = ["EXPERIMENTS", "Cells", "Data", "Experiment", "Pair"]
 

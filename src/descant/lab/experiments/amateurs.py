@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
-from descant.amateurs import Window
 from descant.decoder import Decoder
-from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.experiments.judged import MAIN
-from descant.evaluation.experiments.plotting import COLOURS, MARKERS, panels
-from descant.evaluation.experiments.scores import correct, judge, main_score, merit, summarise
-from descant.evaluation.experiments.tables import mean, points, share, table, with_interval
-from descant.evaluation.tasks import Task
+from descant.lab.experiments.base import Data, Pair
+from descant.lab.experiments.judged import MAIN
+from descant.lab.experiments.plotting import COLOURS, MARKERS, panels
+from descant.lab.experiments.scores import correct, judge, main_score, merit, summarise
+from descant.lab.experiments.tables import mean, points, share, table, with_interval
+from descant.lab.studies.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
+from descant.sources.settings import Window
 from descant.strategies import Greedy, Sample
 
 if TYPE_CHECKING:

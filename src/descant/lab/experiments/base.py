@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 
 from descant.decoder import Decoder
 from descant.describe import describe
-from descant.evaluation.experiments.cells import Cells
-from descant.evaluation.identity import digest
-from descant.evaluation.tasks import Task, TaskSet
+from descant.lab.experiments.cells import Cells
+from descant.lab.studies.identity import digest
+from descant.lab.studies.tasks import Task, TaskSet
 from descant.processors.base import Processor
 from descant.scoring import Scoring
 from descant.strategies import Greedy, Strategy

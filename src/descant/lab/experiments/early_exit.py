@@ -13,30 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from descant.amateurs import EarlyExit
-from descant.bench.measure import interleaved, ratio
-from descant.bench.weights import weight_bytes
 from descant.decoder import Decoder
-from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.experiments.early_exit_page import (
-    cost_table,
-    draw_layers,
-    draw_quality,
-    layers_section,
-    quality_table,
-)
-from descant.evaluation.experiments.judged import (
-    Parting,
-    letters,
-    main_scores,
-    partings,
-    summarise,
-    tune,
-)
-from descant.evaluation.identity import digest
-from descant.evaluation.statistics import holm
-from descant.evaluation.tasks import Task
+from descant.lab.bench.measure import interleaved, ratio
+from descant.lab.bench.weights import weight_bytes
+from descant.lab.experiments.base import Data, Pair
+from descant.lab.experiments.early_exit_page import cost_table, draw_layers, draw_quality, layers_section, quality_table
+from descant.lab.experiments.judged import Parting, letters, main_scores, partings, summarise, tune
+from descant.lab.studies.identity import digest
+from descant.lab.studies.statistics import holm
+from descant.lab.studies.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
+from descant.sources.settings import EarlyExit
 from descant.tokens import decode
 from descant.types import Logits
 

@@ -4,9 +4,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from descant.evaluation.experiments.base import Data
-from descant.evaluation.experiments.plotting import COLOURS, legend_below, panels
-from descant.evaluation.experiments.tables import mean, means, points, share, table, with_interval
+from descant.lab.experiments.base import Data
+from descant.lab.experiments.plotting import COLOURS, legend_below, panels
+from descant.lab.experiments.tables import mean, means, points, share, table, with_interval
 
 
 def quality_table(results: Mapping[str, Data]) -> str:

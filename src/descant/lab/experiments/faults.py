@@ -10,21 +10,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.experiments.faults_page import bins_table, draw_gains, example_table, open_table, ratio_table
-from descant.evaluation.experiments.judged import (
-    Parting,
-    groups_of,
-    letters,
-    main_scores,
-    partings,
-    summarise,
-    tune,
-)
-from descant.evaluation.experiments.tables import methods_table
-from descant.evaluation.identity import digest
-from descant.evaluation.statistics import difference_interval
-from descant.evaluation.tasks import Task
+from descant.lab.experiments.base import Data, Pair
+from descant.lab.experiments.faults_page import bins_table, draw_gains, example_table, open_table, ratio_table
+from descant.lab.experiments.judged import Parting, groups_of, letters, main_scores, partings, summarise, tune
+from descant.lab.experiments.tables import methods_table
+from descant.lab.studies.identity import digest
+from descant.lab.studies.statistics import difference_interval
+from descant.lab.studies.tasks import Task
 from descant.scoring import Contrastive, Likelihood
 from descant.tokens import decode
 

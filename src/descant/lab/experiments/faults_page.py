@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from descant.evaluation.experiments.base import Data
-from descant.evaluation.experiments.plotting import COLOURS, MARKERS, legend_below, panels
-from descant.evaluation.experiments.tables import mean, share, table
+from descant.lab.experiments.base import Data
+from descant.lab.experiments.plotting import COLOURS, MARKERS, legend_below, panels
+from descant.lab.experiments.tables import mean, share, table
 
 
 def bins_table(results: Mapping[str, Data], key: str, corner: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.identity import digest
-from descant.evaluation.statistics import difference_interval, mean_interval, paired_test
-from descant.evaluation.tasks import Task
+from descant.lab.experiments.base import Data, Pair
+from descant.lab.studies.identity import digest
+from descant.lab.studies.statistics import difference_interval, mean_interval, paired_test
+from descant.lab.studies.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
 
 MAIN = "correct"

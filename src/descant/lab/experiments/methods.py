@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.experiments.judged import MAIN
-from descant.evaluation.experiments.methods_page import closed_table, draw_frontier, draw_gains, open_table, verdicts
-from descant.evaluation.experiments.scores import correct, distance, judge, main_score, merit, summarise
-from descant.evaluation.tasks import Task
+from descant.lab.experiments.base import Data, Pair
+from descant.lab.experiments.judged import MAIN
+from descant.lab.experiments.methods_page import closed_table, draw_frontier, draw_gains, open_table, verdicts
+from descant.lab.experiments.scores import correct, distance, judge, main_score, merit, summarise
+from descant.lab.studies.tasks import Task
 from descant.processors import TopK, TopP, Typical
 from descant.processors.base import Processor
 from descant.scoring import Contrastive, DoLa, Likelihood, Scoring

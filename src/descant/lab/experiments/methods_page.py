@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from descant.evaluation.experiments.base import Data
-from descant.evaluation.experiments.plotting import COLOURS, MARKERS, panels
-from descant.evaluation.experiments.tables import points, share, table, with_interval
+from descant.lab.experiments.base import Data
+from descant.lab.experiments.plotting import COLOURS, MARKERS, panels
+from descant.lab.experiments.tables import points, share, table, with_interval
 
 _REAL = 0.05
 _FRONTIER = {

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from descant.evaluation.identity import digest
-from descant.evaluation.tasks import Task
+from descant.lab.studies.identity import digest
+from descant.lab.studies.tasks import Task
 
 
 class Prompts:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from descant.decoder import Decoder
 from descant.errors import UsageError
-from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.experiments.plotting import COLOURS, MARKERS, legend_below, panels
-from descant.evaluation.experiments.tables import mean, share, table, with_interval
-from descant.evaluation.identity import digest
-from descant.evaluation.statistics import mean_interval
+from descant.lab.experiments.base import Data, Pair
+from descant.lab.experiments.plotting import COLOURS, MARKERS, legend_below, panels
+from descant.lab.experiments.tables import mean, share, table, with_interval
+from descant.lab.studies.identity import digest
+from descant.lab.studies.statistics import mean_interval
 from descant.scoring import Contrastive, Likelihood, Scoring
 from descant.strategies import Beam, Greedy, Sample, Strategy
 from descant.tokens import encode

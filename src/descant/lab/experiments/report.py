@@ -10,14 +10,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from descant.bench.measure import conditions
-from descant.bench.weights import facts
 from descant.describe import describe
 from descant.errors import LoadError
-from descant.evaluation.experiments.base import Experiment, Pair
-from descant.evaluation.experiments.tables import table
-from descant.record import describe_model
-from descant.whole_files import write_whole
+from descant.files import write_whole
+from descant.lab.bench.measure import conditions
+from descant.lab.bench.weights import facts
+from descant.lab.experiments.base import Experiment, Pair
+from descant.lab.experiments.tables import table
+from descant.sources.describe import describe_model
 
 Record = dict[str, Any]
 """All that a page tells, as JSON holds it."""

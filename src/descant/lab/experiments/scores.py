@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.experiments.judged import MAIN, groups_of, tally
-from descant.evaluation.metrics.repetition import diversity
-from descant.evaluation.statistics import difference_interval, holm, mean_interval
-from descant.evaluation.tasks import Task
-from descant.evaluation.worlds import Grammar
+from descant.lab.experiments.base import Data, Pair
+from descant.lab.experiments.judged import MAIN, groups_of, tally
+from descant.lab.metrics.repetition import diversity
+from descant.lab.studies.statistics import difference_interval, holm, mean_interval
+from descant.lab.studies.tasks import Task
+from descant.lab.worlds import Grammar
 
 OPEN = "valid"
 

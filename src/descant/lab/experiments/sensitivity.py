@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
-from descant.bench.clock import passes
-from descant.evaluation.experiments.base import Data, Pair
-from descant.evaluation.experiments.judged import letters, main_scores, summarise
-from descant.evaluation.experiments.plotting import COLOURS, MARKERS, heatmap, legend_below, panels
-from descant.evaluation.experiments.tables import mean, methods_table, share, table
-from descant.evaluation.identity import digest
-from descant.evaluation.tasks import Task
+from descant.lab.bench.clock import passes
+from descant.lab.experiments.base import Data, Pair
+from descant.lab.experiments.judged import letters, main_scores, summarise
+from descant.lab.experiments.plotting import COLOURS, MARKERS, heatmap, legend_below, panels
+from descant.lab.experiments.tables import mean, methods_table, share, table
+from descant.lab.studies.identity import digest
+from descant.lab.studies.tasks import Task
 from descant.scoring import Contrastive, Likelihood
 from descant.strategies import Greedy, Sample, Speculative
 

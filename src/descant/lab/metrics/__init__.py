@@ -8,17 +8,17 @@ from typing import Any
 
 from descant.decoder import Decoder
 from descant.errors import SettingsError
-from descant.evaluation.metrics.base import CorpusMetric, Metric, TextMetric
-from descant.evaluation.metrics.coherence import Coherence
-from descant.evaluation.metrics.cost import Latency, Passes, Seconds
-from descant.evaluation.metrics.distinct import DistinctN
-from descant.evaluation.metrics.embedding import HiddenStates
-from descant.evaluation.metrics.judged import Judged
-from descant.evaluation.metrics.length import Length
-from descant.evaluation.metrics.mauve import Mauve
-from descant.evaluation.metrics.perplexity import Perplexity
-from descant.evaluation.metrics.repetition import Diversity, RepN, SimCTGDiversity, make_diversity
-from descant.evaluation.metrics.zipf import Zipf
+from descant.lab.metrics.base import CorpusMetric, Metric, TextMetric
+from descant.lab.metrics.coherence import Coherence
+from descant.lab.metrics.cost import Latency, Passes, Seconds
+from descant.lab.metrics.distinct import DistinctN
+from descant.lab.metrics.embedding import HiddenStates
+from descant.lab.metrics.judged import Judged
+from descant.lab.metrics.length import Length
+from descant.lab.metrics.mauve import Mauve
+from descant.lab.metrics.perplexity import Perplexity
+from descant.lab.metrics.repetition import Diversity, RepN, SimCTGDiversity, make_diversity
+from descant.lab.metrics.zipf import Zipf
 
 __all__ = [
     "Coherence",

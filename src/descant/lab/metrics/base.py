@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from descant.evaluation.generations import Generation
-from descant.evaluation.tasks import TaskSet
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.tasks import TaskSet
 
 Better = Literal["higher", "lower"]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics.base import Better, TextMetric
-from descant.evaluation.metrics.embedding import Embedder
-from descant.evaluation.tasks import TaskSet
+from descant.lab.metrics.base import Better, TextMetric
+from descant.lab.metrics.embedding import Embedder
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.tasks import TaskSet
 
 
 @dataclass(frozen=True)

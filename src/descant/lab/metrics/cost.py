@@ -8,9 +8,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics.base import Better, CorpusMetric, TextMetric
-from descant.evaluation.tasks import TaskSet
+from descant.lab.metrics.base import Better, CorpusMetric, TextMetric
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.tasks import TaskSet
 
 
 @dataclass(frozen=True)

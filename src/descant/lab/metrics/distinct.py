@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from descant.checks import whole
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics.base import Better, CorpusMetric, ngrams, words
+from descant.lab.metrics.base import Better, CorpusMetric, ngrams, words
+from descant.lab.studies.generations import Generation
 
 
 @dataclass(frozen=True)

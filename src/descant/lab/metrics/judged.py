@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from descant.errors import DecodingError, SettingsError
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics.base import Better, TextMetric
-from descant.evaluation.tasks import TaskSet
+from descant.lab.metrics.base import Better, TextMetric
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.tasks import TaskSet
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics.base import TextMetric, words
-from descant.evaluation.tasks import TaskSet
+from descant.lab.metrics.base import TextMetric, words
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.tasks import TaskSet
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from jaxtyping import Float
 
 from descant.checks import number
 from descant.errors import SettingsError
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics.base import Better, CorpusMetric
-from descant.evaluation.metrics.embedding import Embedder
+from descant.lab.metrics.base import Better, CorpusMetric
+from descant.lab.metrics.embedding import Embedder
+from descant.lab.studies.generations import Generation
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from descant.decoder import Decoder
-from descant.evaluation.generations import Generation
-from descant.evaluation.identity import digest, identify, versions
-from descant.evaluation.lines import Lines
-from descant.evaluation.metrics.base import CorpusMetric
+from descant.lab.metrics.base import CorpusMetric
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.identity import digest, identify, versions
+from descant.lab.studies.lines import Lines
 from descant.scoring import Likelihood
 
 _AT_ONCE = 64

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from descant.checks import whole
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics.base import Better, CorpusMetric, TextMetric, ngrams, words
-from descant.evaluation.tasks import TaskSet
+from descant.lab.metrics.base import Better, CorpusMetric, TextMetric, ngrams, words
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.tasks import TaskSet
 
 _ORDERS = (2, 3, 4)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from descant.checks import whole
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics.base import CorpusMetric, words
+from descant.lab.metrics.base import CorpusMetric, words
+from descant.lab.studies.generations import Generation
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The model card of the bundled pair, written from what `descant.demo.evaluate` measured."""
+"""The model card of the bundled pair, written from what `descant.lab.pair.evaluate` measured."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ the test; settings are chosen on the former, separately for each pair, and the l
 
 ## Training
 
-`make demo-pair`, or `python -m descant.demo.train --seed 0`: tokenizer and both models from scratch,
+`make demo-pair`, or `python -m descant.lab.pair.train --seed 0`: tokenizer and both models from scratch,
 {steps}. Time of the shipped pair on 2 CPU cores that also had other work to do: {minutes}. The same command
 on the same machine gives the same weights.
 """
@@ -60,7 +60,7 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
     Parameters
     ----------
     results : sequence of mapping
-        One entry a pair, as `descant.demo.evaluate.measure` returns it, the shipped pair first.
+        One entry a pair, as `descant.lab.pair.evaluate.measure` returns it, the shipped pair first.
 
     Returns
     -------

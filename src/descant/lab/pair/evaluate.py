@@ -1,6 +1,6 @@
-"""Measure the bundled pair: ``python -m descant.demo.evaluate SEED0 SEED1 SEED2``.
+"""Measure the bundled pair: ``python -m descant.lab.pair.evaluate SEED0 SEED1 SEED2``.
 
-Each argument is a folder written by `descant.demo.train`; without arguments the package's own weights are
+Each argument is a folder written by `descant.lab.pair.train`; without arguments the package's own weights are
 measured. Settings are chosen on the development questions of each pair and used once on its test questions.
 """
 
@@ -20,11 +20,11 @@ from transformers import PreTrainedModel
 
 from descant.decoder import Decoder
 from descant.demo import Question, demo_paths, demo_world, questions
-from descant.demo.card import render
-from descant.evaluation.statistics import mcnemar
+from descant.files import write_whole
+from descant.lab.pair.card import render
+from descant.lab.studies.statistics import mcnemar
 from descant.scoring import Contrastive, Likelihood
 from descant.strategies import Greedy
-from descant.whole_files import write_whole
 
 Judged = list[str | None]  # the answer that each question got, if the text gives one
 ALPHAS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -220,7 +220,7 @@ def measure(folder: Path, limit: int | None = None) -> dict[str, Any]:
     Parameters
     ----------
     folder : Path
-        As written by `descant.demo.train`.
+        As written by `descant.lab.pair.train`.
     limit : int, optional
         Use only so many questions of each kind, for a quick try.
 
@@ -293,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Pairs measured earlier stay in the record if they differ from the new ones in nothing but the seed, so
     that pairs can be measured one by one.
     """
-    parser = argparse.ArgumentParser(prog="python -m descant.demo.evaluate", description="Measure pairs.")
+    parser = argparse.ArgumentParser(prog="python -m descant.lab.pair.evaluate", description="Measure pairs.")
     parser.add_argument("pairs", type=Path, nargs="*", help="folders of pairs, the shipped one first")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the two files go")
     parser.add_argument("--limit", type=int, help="use so many questions only, for a quick try")

@@ -1,4 +1,4 @@
-"""Train the bundled pair from scratch: ``python -m descant.demo.train``.
+"""Train the bundled pair from scratch: ``python -m descant.lab.pair.train``.
 
 Tokenizer, expert and amateur come from one seed and one command. Every step reads mentions that were drawn
 afresh: a second epoch over the same mentions would teach the expert their noise, and a noise learnt by
@@ -31,8 +31,8 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from descant.demo import demo_paths
-from descant.demo.corpus import CONTEXT, Batch, batches, train_tokenizer
 from descant.demo.world import WorldSpec, build_world
+from descant.lab.pair.corpus import CONTEXT, Batch, batches, train_tokenizer
 
 Documents = Callable[[Random], Iterator[str]]  # fresh texts without end
 
@@ -340,7 +340,7 @@ def _write_record(trained: Trained, spec: Mapping[str, object], path: Path) -> N
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write a pair, as the command line asks."""
-    parser = argparse.ArgumentParser(prog="python -m descant.demo.train", description="Train the bundled pair.")
+    parser = argparse.ArgumentParser(prog="python -m descant.lab.pair.train", description="Train the bundled pair.")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and mentions (default 0)")
     parser.add_argument("--out", type=Path, default=demo_paths()[0].parent, help="folder to write (the package's own)")
     parser.add_argument("--steps", type=int, help="steps of the expert, for a quick try; the amateur's in proportion")

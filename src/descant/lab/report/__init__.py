@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from descant.errors import UsageError
-from descant.evaluation.report.html import html
-from descant.evaluation.report.markdown import markdown
-from descant.evaluation.report.record import Report, make_report
-from descant.whole_files import write_whole
+from descant.files import write_whole
+from descant.lab.report.html import html
+from descant.lab.report.markdown import markdown
+from descant.lab.report.record import Report, make_report
 
 __all__ = ["Report", "check_folder", "make_report", "write"]
 

@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from descant.evaluation.report.record import Report
-from descant.evaluation.scores import Score
+from descant.lab.report.record import Report
+from descant.lab.studies.scores import Score
 
 _INK = "#010203"
 """Stands for the page's own text colour."""

@@ -4,9 +4,9 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from descant.evaluation.report.figures import figures
-from descant.evaluation.report.record import Report
-from descant.evaluation.report.tables import header, legend, rows
+from descant.lab.report.figures import figures
+from descant.lab.report.record import Report
+from descant.lab.report.tables import header, legend, rows
 
 
 def html(report: Report) -> str:
@@ -20,7 +20,7 @@ def html(report: Report) -> str:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    source = files("descant.evaluation.report").joinpath("template.html").read_text(encoding="utf-8")
+    source = files("descant.lab.report").joinpath("template.html").read_text(encoding="utf-8")
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     sections: list[dict[str, Any]] = [
         {

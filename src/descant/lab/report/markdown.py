@@ -2,8 +2,8 @@
 
 import json
 
-from descant.evaluation.report.record import Report
-from descant.evaluation.report.tables import Entry, header, legend, listed, plain, rows
+from descant.lab.report.record import Report
+from descant.lab.report.tables import Entry, header, legend, listed, plain, rows
 
 
 def markdown(report: Report) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from descant.bench.measure import conditions
-from descant.evaluation.config import StudyFile
-from descant.evaluation.scores import Cells, Score, assignments_of, contestants_of
-from descant.evaluation.signature import settings_key
+from descant.lab.bench.measure import conditions
+from descant.lab.studies.config import StudyFile
+from descant.lab.studies.scores import Cells, Score, assignments_of, contestants_of
+from descant.lab.studies.signature import settings_key
 
 _SAMPLES = 3
 """Tasks of each set whose texts are shown side by side."""

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from descant.evaluation.report.record import Report
-from descant.evaluation.scores import Score
+from descant.lab.report.record import Report
+from descant.lab.studies.scores import Score
 
 
 @dataclass(frozen=True)

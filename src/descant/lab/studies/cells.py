@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from descant.evaluation.generations import Generation
-from descant.evaluation.lines import Lines
-from descant.evaluation.tasks import Task
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.lines import Lines
+from descant.lab.studies.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Models(Section):
 
 
 class Tasks(Section):
-    """A set of tasks: a world by name, or a JSONL file (see `descant.evaluation.files`).
+    """A set of tasks: a world by name, or a JSONL file (see `descant.lab.studies.files`).
 
     Attributes
     ----------

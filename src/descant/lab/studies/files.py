@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from descant.errors import SettingsError, UsageError
-from descant.evaluation.tasks import Task
+from descant.lab.studies.tasks import Task
 
 _KEYS = ("id", "prompt", "reference", "answer", "group", "split")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from descant.evaluation.tasks import Task
+from descant.lab.studies.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from descant.amateurs import OtherPrompt, OtherTokenizer, Window
 from descant.decoder import Decoder
 from descant.describe import describe
-from descant.models.swapping import linear_forms
-from descant.record import describe_model
+from descant.models.linears.replacing import linear_forms
+from descant.sources.describe import describe_model
+from descant.sources.settings import OtherPrompt, OtherTokenizer, Window
 
 _SAMPLED = 1024
 """Numbers read of each tensor: enough to tell checkpoints of one training run apart, quick for billions of weights."""

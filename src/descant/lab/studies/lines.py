@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from descant.errors import DescantError, UsageError
-from descant.evaluation.identity import digest
+from descant.lab.studies.identity import digest
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 import descant.processors
 import descant.scoring
 import descant.strategies
-from descant import amateurs
 from descant.errors import SettingsError
 from descant.processors import Processor
 from descant.scoring import Scoring
+from descant.sources import settings
 from descant.strategies import Greedy, PromptLookup, Sample, Strategy
 
 Spec = str | Mapping[str, Any]
@@ -47,7 +47,7 @@ def build(kind: str, spec: Spec) -> Any:
 
 def build_amateur(spec: Spec) -> Any:
     """Return an amateur other than a loaded model: a checkpoint's name as it is, or a setting such as `EarlyExit`."""
-    kinds = (amateurs.EarlyExit, amateurs.Window, amateurs.OtherPrompt, amateurs.NGram, amateurs.OtherTokenizer)
+    kinds = (settings.EarlyExit, settings.Window, settings.OtherPrompt, settings.NGram, settings.OtherTokenizer)
     return spec if isinstance(spec, str) else _make("amateur", {kind.__name__: kind for kind in kinds}, spec)
 
 
@@ -74,5 +74,5 @@ def _argument(what: str, key: str, value: Any) -> Any:
     if what == "strategy" and key == "base":
         return _make("base", {"Greedy": Greedy, "Sample": Sample}, value)
     if what == "strategy" and key == "draft":
-        return _make("draft", {"PromptLookup": PromptLookup, "EarlyExit": amateurs.EarlyExit}, value)
+        return _make("draft", {"PromptLookup": PromptLookup, "EarlyExit": settings.EarlyExit}, value)
     return value

@@ -6,18 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from descant.amateurs import OtherTokenizer, Window
 from descant.decoder import Decoder
 from descant.errors import SettingsError
-from descant.evaluation.config import Method, Models, Part, StudyFile, Tasks
-from descant.evaluation.files import TaskFile
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics import Judged, Metric, load_metric
-from descant.evaluation.parts import build, build_amateur
-from descant.evaluation.study import Assignment, Contestant, Study
-from descant.evaluation.tasks import TaskSet
-from descant.evaluation.worlds import load_world
+from descant.lab.metrics import Judged, Metric, load_metric
+from descant.lab.studies.config import Method, Models, Part, StudyFile, Tasks
+from descant.lab.studies.files import TaskFile
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.parts import build, build_amateur
+from descant.lab.studies.study import Assignment, Contestant, Study
+from descant.lab.studies.tasks import TaskSet
+from descant.lab.worlds import load_world
 from descant.presets import preset
+from descant.sources.settings import OtherTokenizer, Window
 
 
 @dataclass(frozen=True)

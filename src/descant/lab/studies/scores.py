@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from descant.evaluation.generations import Generation
-from descant.evaluation.metrics import CorpusMetric, Metric, TextMetric
-from descant.evaluation.metrics.base import Better
-from descant.evaluation.statistics import (
+from descant.lab.metrics import CorpusMetric, Metric, TextMetric
+from descant.lab.metrics.base import Better
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.statistics import (
     Interval,
     difference_interval,
     holm,
@@ -17,8 +17,8 @@ from descant.evaluation.statistics import (
     paired_test,
     statistic_interval,
 )
-from descant.evaluation.study import Assignment, Cell, Contestant
-from descant.evaluation.tasks import Task
+from descant.lab.studies.study import Assignment, Cell, Contestant
+from descant.lab.studies.tasks import Task
 
 
 @dataclass(frozen=True)

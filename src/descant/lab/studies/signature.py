@@ -6,9 +6,9 @@ from typing import Any
 
 from descant.decoder import Decoder
 from descant.describe import describe
-from descant.evaluation.identity import digest, fingerprint, versions
-from descant.evaluation.metrics import HiddenStates, Metric
-from descant.evaluation.scores import Cells
+from descant.lab.metrics import HiddenStates, Metric
+from descant.lab.studies.identity import digest, fingerprint, versions
+from descant.lab.studies.scores import Cells
 
 
 class Signer:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from descant.amateurs import OtherPrompt
 from descant.checks import whole
 from descant.decoder import Decoder
 from descant.describe import describe
 from descant.errors import DescantError, SettingsError
-from descant.evaluation.cells import Store
-from descant.evaluation.generations import Generation
-from descant.evaluation.identity import identify_all, versions
-from descant.evaluation.tasks import Task, TaskSet
+from descant.lab.studies.cells import Store
+from descant.lab.studies.generations import Generation
+from descant.lab.studies.identity import identify_all, versions
+from descant.lab.studies.tasks import Task, TaskSet
 from descant.results import Output
 from descant.scoring import Scoring
+from descant.sources.settings import OtherPrompt
 from descant.strategies import Strategy
 
 

@@ -6,10 +6,10 @@ from types import MappingProxyType
 from typing import Any
 
 from descant.errors import SettingsError
-from descant.evaluation.worlds.arithmetic import Arithmetic
-from descant.evaluation.worlds.base import World
-from descant.evaluation.worlds.grammar import Grammar
-from descant.evaluation.worlds.rumour import Rumour
+from descant.lab.worlds.arithmetic import Arithmetic
+from descant.lab.worlds.base import World
+from descant.lab.worlds.grammar import Grammar
+from descant.lab.worlds.rumour import Rumour
 
 __all__ = ["WORLDS", "Arithmetic", "Grammar", "Rumour", "World", "load_world"]
 

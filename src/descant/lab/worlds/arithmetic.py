@@ -19,8 +19,8 @@ from random import Random
 from typing import Any
 
 from descant.checks import number, whole
-from descant.evaluation.tasks import Task
-from descant.evaluation.worlds.draws import choose
+from descant.lab.studies.tasks import Task
+from descant.lab.worlds.draws import choose
 
 NAMES = (
     "Ada", "Basil", "Cora", "Digby", "Effie", "Felix", "Greta", "Hugo", "Ida", "Jonah", "Kitty", "Linus", "Mabel",

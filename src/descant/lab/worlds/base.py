@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import Protocol, runtime_checkable
 
-from descant.evaluation.tasks import TaskSet
+from descant.lab.studies.tasks import TaskSet
 
 
 @runtime_checkable

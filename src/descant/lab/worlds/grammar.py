@@ -20,8 +20,8 @@ from random import Random
 from typing import Any
 
 from descant.checks import number, whole
-from descant.evaluation.tasks import Task
-from descant.evaluation.worlds.draws import choose, in_order, weighted, zipf
+from descant.lab.studies.tasks import Task
+from descant.lab.worlds.draws import choose, in_order, weighted, zipf
 
 Context = tuple[str, ...]
 _PROMPT_WORDS = 8

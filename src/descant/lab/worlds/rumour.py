@@ -8,7 +8,7 @@ from typing import Any
 
 from descant.demo.world import Phrasing, Question, World, WorldSpec, build_questions, build_world
 from descant.errors import SettingsError
-from descant.evaluation.tasks import Task
+from descant.lab.studies.tasks import Task
 
 _POPULAR = 3
 

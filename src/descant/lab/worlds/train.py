@@ -1,4 +1,4 @@
-"""Train a pair for a world from scratch: ``python -m descant.evaluation.worlds.train grammar --seed 0 --out FOLDER``.
+"""Train a pair for a world from scratch: ``python -m descant.lab.worlds.train grammar --seed 0 --out FOLDER``.
 
 FOLDER gets ``expert`` and ``amateur``, earlier states of the expert (``expert-200``, …), and with ``--sizes``
 amateurs of other widths (``amateur-16``, …). A pair takes minutes on one core.
@@ -16,10 +16,10 @@ from types import MappingProxyType
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
-from descant.demo.corpus import train_tokenizer
-from descant.demo.train import ModelSpec, TrainSpec, save, train_models
-from descant.evaluation.worlds import load_world
-from descant.evaluation.worlds.base import World
+from descant.lab.pair.corpus import train_tokenizer
+from descant.lab.pair.train import ModelSpec, TrainSpec, save, train_models
+from descant.lab.worlds import load_world
+from descant.lab.worlds.base import World
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ PAIRS: Mapping[str, PairSpec] = MappingProxyType(
         ),
     }
 )
-"""Models for each world, by its name. The rumour world's are those of `descant.demo.train`."""
+"""Models for each world, by its name. The rumour world's are those of `descant.lab.pair.train`."""
 
 
 def train(world: World, spec: PairSpec, seed: int, out: Path, *, sizes: bool = False) -> None:
@@ -115,7 +115,7 @@ def _as_loaded(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write a pair, as the command line asks."""
-    parser = argparse.ArgumentParser(prog="python -m descant.evaluation.worlds.train", description="Train a pair.")
+    parser = argparse.ArgumentParser(prog="python -m descant.lab.worlds.train", description="Train a pair.")
     parser.add_argument("world", choices=PAIRS, help="what the pair reads about")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and texts; the world stays (default 0)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from descant.errors import UnsupportedModelError
 from descant.models.architecture import Architecture
-from descant.models.packing import PackedLinear
+from descant.models.linears.packing import PackedLinear
 
 Among = Callable[[], Int64[Tensor, " tokens"]]
 """Finds out the tokens of which the logits matter."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from descant.models.swapping import Layer, ReplacedLinear, Unsuitable, replace_linears
+from descant.models.linears.replacing import Layer, ReplacedLinear, Unsuitable, replace_linears
 
 _SMALLEST = {torch.bfloat16: 2**15, torch.float32: 2**20}
 """Weights from which a packed layer is faster: below, oneDNN's call costs more than its product saves. A float32

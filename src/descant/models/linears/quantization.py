@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from descant.errors import SettingsError, UnsupportedModelError
-from descant.models.swapping import Layer, ReplacedLinear, Unsuitable, replace_linears
+from descant.models.linears.replacing import Layer, ReplacedLinear, Unsuitable, replace_linears
 
 Scheme = Literal["int8", "int4"]
 
@@ -133,7 +133,7 @@ def round_int4(
 def quantize(model: PreTrainedModel, scheme: Scheme) -> Quantization:
     """Quantise the weights of a model's linear layers, in place and for good.
 
-    The model remains what it was to its callers (see `descant.models.packing.pack`), but its logits change.
+    The model remains what it was to its callers (see `descant.models.linears.packing.pack`), but its logits change.
 
     Parameters
     ----------

@@ -1,11 +1,10 @@
 """Checkpoints to models and tokenizers: what is loaded is complete, or refused in one line."""
 
-from descant.models.loading.facts import PAIRS, context_length, eos_token_ids, resolve_device, resolve_dtype
+from descant.models.loading.facts import PAIRS, eos_token_ids, resolve_device, resolve_dtype
 from descant.models.loading.load import load_model, load_tokenizer
 
 __all__ = [
     "PAIRS",
-    "context_length",
     "eos_token_ids",
     "load_model",
     "load_tokenizer",

@@ -1,12 +1,11 @@
 """What a loaded model says of itself, and what a caller says of where and how to load it."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from descant.errors import SettingsError
-from descant.models.rotary import scaled_length
 
 PAIRS = {"qwen2.5": ("Qwen/Qwen2.5-3B-Instruct", "Qwen/Qwen2.5-Coder-0.5B-Instruct")}
 """Named pairs on the hub: expert and amateur."""
@@ -21,16 +20,6 @@ _DTYPES = {
     "float64": torch.float64,
     "fp64": torch.float64,
 }
-
-_LENGTHS = (
-    "max_position_embeddings",
-    "n_positions",
-    "max_seq_len",
-    "max_sequence_length",
-    "seq_length",
-    "n_ctx",
-)
-"""The names under which configurations hold the longest sequence, the usual ones first."""
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -80,33 +69,9 @@ def eos_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | N
 
     Chat models often have several (Qwen2.5: the turn's end and the text's), of which a tokenizer knows one.
     """
-    sources = (getattr(model, "generation_config", None), _text_config(model), tokenizer)
+    sources = (getattr(model, "generation_config", None), model.config.get_text_config(decoder=True), tokenizer)
     for source in sources:
         ids = getattr(source, "eos_token_id", None)
         if ids is not None and ids != []:
             return tuple(dict.fromkeys([ids] if isinstance(ids, int) else [int(token) for token in ids]))
     return ()
-
-
-def context_length(model: PreTrainedModel) -> int | None:
-    """Return the most tokens that a row may hold; None where nothing bounds them.
-
-    A table of positions ends where it ends. Rotary positions are computed and never end: their limit is the length
-    that the model was made for, as far as their scaling reaches. State-space models keep no positions, and ALiBi's
-    biases go on for ever, unless they are a table too (MPT).
-    """
-    config = _text_config(model)
-    if config.model_type == "mpt":
-        return int(config.max_seq_len)
-    alibi = config.model_type == "bloom" or getattr(config, "alibi", False)
-    # RWKV's configuration holds a length, of its training; it has no heads because it has no attention.
-    if alibi or not hasattr(config, "num_attention_heads"):
-        return None
-    lengths = (getattr(config, name, None) for name in _LENGTHS)
-    length = next((length for length in lengths if isinstance(length, int) and length > 0), None)
-    return None if length is None else scaled_length(config, length)
-
-
-def _text_config(model: PreTrainedModel) -> Any:
-    """Return the part of a configuration that is the language model's."""
-    return model.config.get_text_config(decoder=True)

@@ -67,10 +67,12 @@ def load_model(
     revision
         Branch, tag or commit on the hub.
     pack
-        Whether to lay out the linear layers for fast products on the CPU (`descant.models.packing.pack`), after which
-        the model cannot be saved, converted or moved. "auto": on the CPU in bfloat16, where every product gains.
+        Whether to lay out the linear layers for fast products on the CPU (`descant.models.linears.packing.pack`),
+        after which the model cannot be saved, converted or moved. "auto": on the CPU in bfloat16, where every product
+        gains.
     quantization
-        Rounds the linear layers' weights on the CPU (`descant.models.quantization.quantize`), in place of packing.
+        Rounds the linear layers' weights on the CPU (`descant.models.linears.quantization.quantize`), in place of
+        packing.
 
     Raises
     ------
@@ -118,11 +120,11 @@ def load_model(
     model.dtype_reason = reason
     model = _moved(model.eval().requires_grad_(False), place, needed)
     if quantization is not None:
-        from descant.models.quantization import quantize  # which imports this package
+        from descant.models.linears.quantization import quantize  # which imports this package
 
         quantize(model, quantization)
     elif pack is True or (pack == "auto" and place.type == "cpu" and model.dtype == torch.bfloat16):
-        from descant.models.packing import pack as pack_linears  # the same
+        from descant.models.linears.packing import pack as pack_linears  # the same
 
         pack_linears(model)
     return model

@@ -18,13 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from descant.errors import LoadError, SettingsError, first_line
-from descant.models.loading.inspecting import (
-    choose_weights,
-    has_vocabulary,
-    is_complete,
-    names_in,
-    refuse_pickle,
-)
+from descant.models.loading.inspecting import choose_weights, has_vocabulary, is_complete, names_in, refuse_pickle
 
 Part = Literal["model", "tokenizer"]
 """What is to be loaded from a checkpoint."""

@@ -23,7 +23,7 @@ import transformers
 from torch import Tensor
 
 from descant.models.architecture import Architecture
-from descant.models.step import Bucket, DraftStep, Step, make_step, weights_of
+from descant.models.passes.step import Bucket, DraftStep, Step, make_step, weights_of
 
 _FORMAT = 2
 """Raised when `Step` changes what its graph computes or takes."""

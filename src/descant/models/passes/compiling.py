@@ -4,11 +4,11 @@ import logging
 import time
 from pathlib import Path
 
-from descant.models import artefacts
 from descant.models.architecture import Architecture
-from descant.models.artefacts import CompiledStep
-from descant.models.probe import check_step, find_layout
-from descant.models.step import Bucket
+from descant.models.passes import artefacts
+from descant.models.passes.artefacts import CompiledStep
+from descant.models.passes.probe import check_step, find_layout
+from descant.models.passes.step import Bucket
 
 _log = logging.getLogger(__name__)
 

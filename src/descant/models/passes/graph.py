@@ -13,7 +13,7 @@ from torch import Tensor
 
 from descant.errors import OutOfMemoryError, SettingsError, UnsupportedModelError, first_line
 from descant.models.architecture import Architecture
-from descant.models.step import Bucket, make_step
+from descant.models.passes.step import Bucket, make_step
 
 Function = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """Works on tensors, in place or not, by the same operations whatever their values: it never asks for one."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from descant.models.architecture import Architecture
-from descant.models.artefacts import CompiledStep, Layout, WrongPassError
-from descant.models.huggingface import RaggedModel
-from descant.models.step import Bucket
+from descant.models.passes.artefacts import CompiledStep, Layout, WrongPassError
+from descant.models.passes.step import Bucket
+from descant.models.ragged import RaggedModel
 
 _STARTS = (1, 4, 7, 2, 9)
 """How long rows are before the passes that are compared: in each pass the next length, in each row another."""

@@ -9,21 +9,24 @@ A bucket is *unknown* until its artefact has been looked for, then *compiled* or
 import logging
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from descant.errors import SettingsError, first_line
-from descant.models import artefacts
 from descant.models.architecture import Architecture
-from descant.models.artefacts import CompiledStep, WrongPassError
-from descant.models.graph import CapturedStep, capture_on
-from descant.models.step import Bucket, Step
+from descant.models.passes import artefacts
+from descant.models.passes.artefacts import CompiledStep, WrongPassError
+from descant.models.passes.graph import CapturedStep, capture_on
+from descant.models.passes.step import Bucket, Step
 
 RunnerName = Literal["auto", "eager", "compiled", "graph"]
 """`"auto"` takes what was compiled before, and compiles only what `warm_up` asks for. `"compiled"` compiles a shape
 when it first meets it, and has the pass wait. `"graph"` captures decode passes as CUDA graphs, and whole steps of plain
 decoding (see `RunAhead`)."""
+
+Compiler = Callable[[Architecture, Bucket, Path], CompiledStep]
+"""Compiles a pass and keeps it at a path."""
 
 ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 TOKEN_BUCKETS = (1, 2, 3, 5, 9)
@@ -53,6 +56,8 @@ class Runner:
         `"auto"`, `"eager"`, `"compiled"` or `"graph"`.
     folder
         Where artefacts are kept; default: see `artefacts.cache_folder`.
+    compiler
+        What compiles; None: what was compiled before is taken, and no more. `open_runner` brings one.
 
     Raises
     ------
@@ -65,13 +70,20 @@ class Runner:
         How to capture passes, if they are to be.
     """
 
-    def __init__(self, architecture: Architecture, mode: RunnerName = "auto", folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        mode: RunnerName = "auto",
+        folder: Path | None = None,
+        compiler: Compiler | None = None,
+    ) -> None:
         if mode not in get_args(RunnerName):
             names = ", ".join(map(repr, get_args(RunnerName)))
             raise SettingsError(f"there is no runner {mode!r}; choose {names}: 'auto' takes what was compiled before")
         self.architecture = architecture
         self.mode = mode
         self._folder = folder
+        self._compiler = compiler
         self._steps: dict[Bucket, CompiledStep | CapturedStep | None] = {}  # None: stays eager
         self._static: dict[int, Step] = {}
         self._passes: dict[Bucket, int] = {}
@@ -162,8 +174,8 @@ class Runner:
             step = None
             try:
                 step = self._load(bucket)
-                if step is None and compiling and not self._broken:
-                    step = self._compile(bucket)
+                if step is None and compiling and not self._broken and self._compiler is not None:
+                    step = self._compiler(self.architecture, bucket, self._path(bucket))
             except Exception as error:  # whatever a compiler raises, or a folder: decoding goes on without it
                 self._broken = not isinstance(error, WrongPassError)  # another shape may be right
                 _log.debug("compilation for %s failed", bucket, exc_info=error)
@@ -185,11 +197,6 @@ class Runner:
         except Exception as error:  # a damaged file: torch's zip reader and the dynamic linker each have their own
             _log.warning("the artefact %s is damaged or foreign and is ignored: %s", path, first_line(error))
             return None
-
-    def _compile(self, bucket: Bucket) -> CompiledStep:
-        from descant.models.compiling import compile_bucket  # which runs eager passes, and so imports the model
-
-        return compile_bucket(self.architecture, bucket, self._path(bucket))
 
     @property
     def folder(self) -> Path:

@@ -32,9 +32,9 @@ from torch import Tensor
 from descant.errors import DecodingError, PromptError
 from descant.models import LanguageModel
 from descant.models.base import ByteSource
-from descant.models.covers import Covering, Path, Target
-from descant.models.prefixes import PrefixIndex
-from descant.models.sources import read_model
+from descant.sources.other_tokenizer.covers import Covering, Path, Target
+from descant.sources.other_tokenizer.prefixes import PrefixIndex
+from descant.sources.sources import read_model
 from descant.tokens import Respelled, Respeller, common_prefix
 from descant.types import Candidates, Logits
 

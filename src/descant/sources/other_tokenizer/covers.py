@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.models.prefixes import PrefixIndex
+from descant.sources.other_tokenizer.prefixes import PrefixIndex
 
 Path = tuple[int, ...]
 

@@ -1,0 +1,1 @@
+"""Rows to tokens: the loop and what it asks for each step."""

@@ -1,0 +1,1 @@
+"""What stands in for a model's linear layers: packed, rounded, or read in part."""

@@ -1,0 +1,1 @@
+"""How a pass runs: eagerly, compiled, or captured."""

@@ -1,0 +1,1 @@
+"""Arithmetic over `[n, vocab]` that knows no method."""

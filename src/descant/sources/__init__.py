@@ -1,0 +1,1 @@
+"""What a method reads beside the expert."""

@@ -1,0 +1,1 @@
+"""Amateurs with another tokenizer, read in bytes."""
