@@ -7,7 +7,7 @@ import pytest
 import architectures
 import tiny_tokenizers
 from descant import Decoder, DecodingError, Greedy, OtherTokenizer, Sample, Speculative, Window
-from descant.engine.draft_length import AdaptiveLength, Round
+from descant.strategies.draft_length import AdaptiveLength, Round
 
 KNOWN = 40
 EXPERT = architectures.build("qwen2", seed=1)

@@ -19,7 +19,7 @@ from checkpoints import (
     wordpiece_tokenizer,
 )
 from descant import Beam, Decoder, Greedy, PromptLookup, Sample, Speculative
-from descant.engine.rows import TextFollower
+from descant.rows import TextFollower
 
 QWEN = qwen_tokenizer()
 MODEL = architectures.build("qwen2", vocab_size=len(QWEN), num_hidden_layers=1)

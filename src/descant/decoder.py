@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from descant.calls.models import Models
 from descant.calls.options import Options, check_batch_size, check_scoring, check_strategy, list_processors
 from descant.calls.prepare import prepare_pairs, prepare_rows
 from descant.calls.prompts import Prompts
@@ -26,9 +27,8 @@ from descant.results import Output, Piece, Score
 from descant.scoring import Contrastive, Likelihood, Scoring
 from descant.sources.confident_exit import ConfidentExit
 from descant.sources.describe import describe_model
-from descant.sources.open import Models
 from descant.sources.settings import Amateur, EarlyExit, OtherTokenizer, Window
-from descant.strategies import Greedy, Speculative, Strategy
+from descant.strategies import Greedy, Strategy
 from descant.tokens import decode
 
 Name = str | PathLike[str]
@@ -448,9 +448,10 @@ class Decoder:
         read = method.scoring.sources
         settings = {**describe(options), **describe(method)}
         del settings["name"]  # the dataclasses' own
-        if isinstance(method.strategy, Speculative):
-            draft = method.strategy.draft
-            settings["strategy"]["draft"] = describe_model(self.amateur if draft is None else draft)
+        drafting = method.strategy.drafting
+        if drafting is not None:
+            drafts = self.amateur if drafting.setting is None else drafting.setting
+            settings["strategy"]["draft"] = describe_model(drafts)
         return {
             **settings,
             "seed": seed,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from descant import BadWords, MinP, Temperature, TopK, TopP
-from descant.engine.process import Few, logprobs, process, process_few
 from descant.numerics import choose
 from descant.processors.base import History, Processor
+from descant.processors.process import Few, logprobs, process, process_few
 
 INF = math.inf
 seeds = st.integers(0, 2**32)

@@ -261,7 +261,7 @@ def test_equal_tokenizers_give_the_plain_tokens() -> None:
 
 def test_bytes_are_at_least_as_probable_as_the_token_that_spells_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """How the two ways relate with one tokenizer, if nothing is reopened: longer tokens begin with the bytes too."""
-    monkeypatch.setattr("descant.sources.open.same_vocabulary", lambda *_: False)
+    monkeypatch.setattr("descant.calls.models.same_vocabulary", lambda *_: False)
     same = model_for(EXPERT_TOKENIZER, 5)
     bridge = OtherTokenizer(same, EXPERT_TOKENIZER, reopen=0, **EXACT)
     [out] = Decoder(EXPERT, EXPERT_TOKENIZER, bridge).generate(

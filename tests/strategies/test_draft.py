@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from descant.engine.draft import _NGramIndex
+from descant.strategies.draft import _NGramIndex
 
 
 def looked_up(tokens: list[int], longest: int, limit: int) -> list[int]:

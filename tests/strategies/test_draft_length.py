@@ -1,6 +1,6 @@
 """The length of drafts that is chosen from measured costs, on a clock of the tests' own."""
 
-from descant.engine.draft_length import AdaptiveLength, DraftLength, Round
+from descant.strategies.draft_length import AdaptiveLength, DraftLength, Round
 
 
 class Simulation:

@@ -30,7 +30,8 @@ from descant.sources.settings import (
     prepare_amateur,
 )
 from descant.sources.sources import Source, Sources
-from descant.strategies import ContrastiveSearch, PromptLookup, Speculative, Strategy
+from descant.strategies import Strategy
+from descant.strategies.drafts import Drafting
 from descant.tokens import Respeller, check_same_vocabulary, same_vocabulary
 
 DraftFactory = Callable[[LanguageModel], LanguageModel | Bridge]
@@ -171,40 +172,40 @@ class Models:
             If a speculative strategy has nothing that can draft, or a model that cannot be rolled back; or if the
             expert cannot show a contrastive search its hidden states.
         """
-        if isinstance(strategy, ContrastiveSearch) and self._expert.cache != "ragged":
+        inside = strategy is not None and strategy.reads_hidden_states
+        if inside and self._expert.cache != "ragged":
             raise UnsupportedModelError(
-                f"contrastive search compares hidden states, which {type(self._expert.model).__name__} does not show "
-                f"here: {self._expert.reason}; choose another strategy, or an attention-only model"
+                f"{type(strategy).__name__} compares hidden states, which {type(self._expert.model).__name__} does not "
+                f"show here: {self._expert.reason}; choose another strategy, or an attention-only model"
             )
-        if isinstance(strategy, ContrastiveSearch) and self._confident is not None:
+        if inside and self._confident is not None:
             raise SettingsError(
-                "ContrastiveSearch compares hidden states of the last layer, which a ConfidentExit may skip; leave one "
-                "of them out"
+                f"{type(strategy).__name__} compares hidden states of the last layer, which a ConfidentExit may skip; "
+                "leave one of them out"
             )
         expert = self._open_expert()
         others: dict[str, Source] = {name: factory.open() for name, factory in self._read_by(scoring)}
         others |= {name: self._exits[key] for name, key in scoring.exits.items()}
         if "amateur" in scoring.sources and isinstance(self._amateur_setting, OtherTokenizer) and self.bridged:
             _check_judges(scoring)
-            if isinstance(strategy, ContrastiveSearch):
+            if inside:
                 raise SettingsError(
-                    "ContrastiveSearch reads candidates ahead, which an amateur with another tokenizer cannot follow; "
-                    "choose Greedy(), Beam() or an amateur with the expert's tokens"
+                    f"{type(strategy).__name__} reads candidates ahead, which an amateur with another tokenizer cannot "
+                    "follow; choose Greedy(), Beam() or an amateur with the expert's tokens"
                 )
             others["amateur"] = self._bridge(self._amateur_setting)()
-        if isinstance(strategy, Speculative):
-            if not isinstance(strategy.draft, PromptLookup) and not self._amateur_drafts(
-                strategy, others.get("amateur")
-            ):
-                others["draft"] = self._prepare_draft(strategy.draft)(expert)
+        drafting = None if strategy is None else strategy.drafting
+        if drafting is not None:
+            if drafting.by_model and not self._amateur_drafts(drafting, others.get("amateur")):
+                others["draft"] = self._prepare_draft(drafting.setting)(expert)
             for model in (expert, *others.values()):
                 if isinstance(model, LanguageModel):
                     model.check_truncate()
         return Sources(expert, others, self.width(scoring))
 
-    def _amateur_drafts(self, strategy: Speculative, amateur: Source | None) -> bool:
+    def _amateur_drafts(self, drafting: Drafting, amateur: Source | None) -> bool:
         """Tell whether the amateur that a scoring reads drafts as well: an exit has no pass of its own to do so."""
-        chosen = strategy.draft is None or strategy.draft is self._amateur_setting
+        chosen = drafting.setting is None or drafting.setting is self._amateur_setting
         return chosen and isinstance(amateur, LanguageModel)
 
     def _prepare_draft(self, draft: Any) -> DraftFactory:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from descant.calls.models import Models
 from descant.calls.options import Options
 from descant.calls.other_prompts import OtherPrompts, bound, encode_other_prompts
 from descant.calls.prompts import (
@@ -18,12 +19,10 @@ from descant.calls.prompts import (
     require_tokenizer,
 )
 from descant.engine.given_text import Pair
-from descant.engine.rows import Ending, Row, TextFollower
 from descant.errors import SettingsError
 from descant.numerics.choose import row_generator
+from descant.rows import Ending, Row, TextFollower
 from descant.scoring import Scoring
-from descant.sources.open import Models
-from descant.strategies import Beam
 from descant.tokens import check_stops
 
 
@@ -76,7 +75,7 @@ def prepare_rows(
         limit = len(tokens) + options.max_new_tokens
         most = bound(context, replaced, contexts)
         follower = None
-        if tokenizer is not None and ((follow and not isinstance(options.strategy, Beam)) or ending.strings):
+        if tokenizer is not None and ((follow and options.strategy.text_as_it_grows) or ending.strings):
             follower = TextFollower(tokenizer, tokens, ending.strings)
         rows.append(
             Row(
@@ -129,7 +128,7 @@ def prepare_pairs(
 
 
 def _check_strategy(options: Options, prompts: int, scoring: Scoring) -> None:
-    """Refuse a batch size that the strategy has no room in, and a beam search over scores that are left out."""
+    """Refuse a batch size that the strategy has no room in, and a scoring that it cannot use."""
     strategy = options.strategy
     if strategy.whole_batch and prompts * strategy.rows > options.batch_size:
         raise SettingsError(
@@ -138,13 +137,10 @@ def _check_strategy(options: Options, prompts: int, scoring: Scoring) -> None:
         )
     if strategy.rows > options.batch_size:
         raise SettingsError(
-            f"a prompt takes {strategy.rows} rows, one a {'beam' if isinstance(strategy, Beam) else 'candidate'}, "
+            f"a prompt takes {strategy.rows} rows, one a {strategy.rows_are}, "
             f"but batch_size is {options.batch_size}; raise it"
         )
-    if isinstance(strategy, Beam) and scoring.additive and scoring.skips_settled:
-        raise SettingsError(
-            f"{type(scoring).__name__}.selective leaves out scores that a beam search adds up; leave it at None"
-        )
+    strategy.check_scoring(scoring)
 
 
 def _resolve_ending(

@@ -6,8 +6,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from descant.engine.loop import Engine
-from descant.engine.rows import Row
 from descant.results import Output, Piece
+from descant.rows import Row
 from descant.tokens import decode_after
 
 
@@ -81,6 +81,6 @@ class Run:
             alternatives=tuple(map(self._output, row.alternatives)),
             trace=row.trace if self.engine.trace is not None else None,
             exit_layers=row.exit_layers if self.engine.sources.layers_run is not None else None,
-            speculation=row.speculation if self.engine.speculative else None,
+            speculation=row.speculation if self.engine.method.strategy.drafting is not None else None,
             other_prompt_token_ids={name: list(other.tokens) for name, other in row.other_prompts.items()},
         )

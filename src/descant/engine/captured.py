@@ -18,14 +18,15 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from descant.engine.process import apply, logprobs
-from descant.engine.rows import Row
 from descant.models.passes.graph import Capture, addresses, record
 from descant.models.ragged import RaggedModel, StaticPass, padded
 from descant.processors.base import History, Processor
+from descant.processors.process import apply, logprobs
+from descant.rows import Row
 from descant.scoring.base import Scoring
 from descant.sources.sources import Sources
-from descant.strategies import Draws, Strategy, TokenStrategy
+from descant.strategies.base import Choice, Strategy
+from descant.strategies.growth import Draws
 
 _AHEAD = 3
 """Steps in flight at most: one that runs, one that waits for it, one that is being read."""
@@ -163,10 +164,14 @@ class RunAhead:
 
     Parameters
     ----------
-    sources, scoring, processors, strategy
+    sources, scoring, processors
         As in `Engine`; see `of`.
+    choice
+        The strategy's.
     capture
         How steps are captured.
+    random
+        Whether the choice draws.
     """
 
     def __init__(
@@ -174,13 +179,16 @@ class RunAhead:
         sources: Sources,
         scoring: Scoring,
         processors: Sequence[Processor],
-        strategy: TokenStrategy,
+        choice: Choice,
         capture: Capture,
+        *,
+        random: bool,
     ) -> None:
         self._sources = sources
         self._scoring = scoring
         self._processors = processors
-        self._strategy = strategy
+        self._choice = choice
+        self._random = random
         self._capture = capture
         models = {name: sources.model(name) for name in scoring.sources}
         self._models = {name: model for name, model in models.items() if isinstance(model, RaggedModel)}
@@ -194,14 +202,15 @@ class RunAhead:
     ) -> "RunAhead | None":
         """Return what decodes ahead by a method, or None if it cannot, or is not to."""
         capture = sources.expert.capture if isinstance(sources.expert, RaggedModel) else None
-        if capture is None or not isinstance(strategy, TokenStrategy) or scoring.skips_settled is True:
+        choice = strategy.captured_choice
+        if capture is None or choice is None or scoring.skips_settled is True:
             return None
         read = [sources.expert, *(sources.others[name] for name in scoring.sources[1:])]
         if not all(isinstance(source, RaggedModel) for source in read):
             return None
-        if not (scoring.capturable and strategy.capturable and all(one.capturable for one in processors)):
+        if not (scoring.capturable and all(one.capturable for one in processors)):
             return None
-        return cls(sources, scoring, processors, strategy, capture)
+        return cls(sources, scoring, processors, choice, capture, random=strategy.random)
 
     def step(self, rows: Sequence[Row]) -> list[tuple[int, float]] | None:
         """Return the next token of every row and its log-probability, or None if the step is to be taken otherwise.
@@ -237,7 +246,7 @@ class RunAhead:
         slot = graph.slots[self._steps % _AHEAD]
         self._steps += 1
         before: list[tuple[torch.Generator, Tensor]] = []
-        if self._strategy.random:
+        if self._random:
             before = [(row.generator, row.generator.get_state()) for row in rows]
             draws = Draws([row.generator for row in rows], [row.index for row in rows], len(rows))
             slot.send(draws.uniforms(torch.device("cpu")), graph.state)
@@ -296,7 +305,7 @@ class RunAhead:
         if self._processors:
             history = History(state.history, lengths, state.prompt_lengths, state.batch_rows)
             scores = apply(self._processors, history, scores)
-        tokens = self._strategy.choose(scores, _Drawn((), (), 0, state.uniforms))
+        tokens = self._choice(scores, _Drawn((), (), 0, state.uniforms))
         state.chosen.copy_(torch.stack([tokens.double(), logprobs(scores, tokens).double()], -1))
         if self._processors:
             state.history.scatter_(1, lengths[:, None].clamp(max=capacity), tokens[:, None])

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from descant.engine.process import logprobs, process
 from descant.errors import DecodingError
 from descant.models.base import ByteSource
 from descant.numerics import choose
 from descant.processors.base import History, Processor
+from descant.processors.process import logprobs, process
 from descant.results import Score
 from descant.scoring.base import Scoring
 from descant.sources.other_prompt import Replacement

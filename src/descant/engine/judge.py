@@ -3,69 +3,20 @@
 logits of the sources → scoring → processors → scores
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
 
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.engine.history import HistoryBuffer
-from descant.engine.process import Few, logprobs, process, process_few
-from descant.engine.rows import Row
-from descant.errors import DecodingError
 from descant.method import Method
+from descant.processors.history import HistoryBuffer
+from descant.processors.process import Few, process, process_few
 from descant.sources.sources import Sources
-from descant.strategies import Beam
-from descant.types import Candidates, Chosen, Logits
+from descant.strategies.growth import Judged
+from descant.types import Candidates, Logits
 
 _SELECTIVE_ROWS = 4
 """Rows up to which leaving out the amateur pays: it is run as soon as one row needs it."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The verdict on some positions of a step.
-
-    Attributes
-    ----------
-    rows
-        `[n]`: the row of each position.
-    logits
-        Of the sources, `[n, vocab]` each.
-    raw, scores
-        `[n, vocab]`: what the scoring made of them, and the processors of that.
-    few
-        The scores of the tokens that the processors leave, in place of those of all; where that is known and enough.
-    """
-
-    rows: Sequence[int]
-    logits: Mapping[str, Logits]
-    raw: Float[Tensor, "n vocab"]
-    scores: Float[Tensor, "n vocab_or_few"]
-    few: Few | None = None
-
-    def tokens(self, places: Chosen) -> tuple[Sequence[int], Sequence[float]]:
-        """Return the tokens at one place of the scores a position, and their log-probabilities."""
-        if self.few is None:
-            return places.tolist(), logprobs(self.scores, places).tolist()
-        return self.few.tokens.gather(-1, places[:, None])[:, 0].tolist(), self.few.logprobs(places).tolist()
-
-    def fail(self, position: int, row: Row) -> NoReturn:
-        """Raise, as a position's scores define no distribution: name the source that broke, or the processors."""
-        where = f"at step {len(row.logprobs)} of row {row.index}"
-        if float(self.scores[position].amax()) == -math.inf:
-            raise DecodingError(
-                f"the processors forbid every token {where}; allow more tokens (bad words, logit bias and bans "
-                "exclude the whole vocabulary)"
-            )
-        broken = [name for name, values in self.logits.items() if not values[position].amax().isfinite()]
-        source = f"logits of the {' and the '.join(broken)}" if broken else "scores after the processors"
-        raise DecodingError(
-            f"the {source} are not finite numbers {where}; the checkpoint is damaged or overflows its dtype: try "
-            'dtype="float32"'
-        )
 
 
 class Judge:
@@ -101,8 +52,8 @@ class Judge:
         self._history = history
         self._traced = traced
         self._ahead = ahead
-        self._beams = isinstance(method.strategy, Beam)
-        self._sums_scores = self._beams and method.scoring.additive
+        self._summed = method.strategy.sums_scores
+        self._sums_scores = self._summed and method.scoring.additive
         # A shift of a position's scores changes neither the choice nor log-probabilities, but scores that are shown or
         # summed over steps.
         shifts = all(processor.shift_invariant for processor in method.processors) and not self._sums_scores
@@ -135,7 +86,7 @@ class Judge:
         """
         logits, raw = self._score(read, at_hand, active)
         fallback = logits["expert"]
-        if self._beams:
+        if self._summed:
             fallback = fallback.log_softmax(-1) if self._processors else fallback
             raw = raw if self._scoring.additive else raw.log_softmax(-1)
         history = self._history.before(rows, ahead) if self._history is not None else None

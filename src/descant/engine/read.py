@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from descant.engine.draft import Drafts
-from descant.engine.rows import Row
+from descant.rows import Row
 from descant.sources.sources import Sources
+from descant.strategies.drafts import Drafts
 from descant.types import Candidates, Logits
 
 

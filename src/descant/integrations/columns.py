@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from descant.engine.rows import Row
 from descant.processors import History, Processor
+from descant.rows import Row
 
 
 class Columns:

@@ -18,9 +18,9 @@ from transformers import (
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput
 
 from descant.engine.loop import Engine
-from descant.engine.rows import Row
 from descant.errors import SettingsError
 from descant.processors import History, Processor
+from descant.rows import Row
 from descant.strategies import Beam, Greedy, Sample
 
 _NONE = -1e9

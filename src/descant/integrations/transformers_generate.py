@@ -22,9 +22,9 @@ from transformers import (
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
+from descant.calls.models import Models
 from descant.calls.prompts import check_rows
 from descant.engine.loop import Engine
-from descant.engine.rows import Ending, Row
 from descant.errors import SettingsError
 from descant.integrations.columns import BatchProcessors, Columns
 from descant.integrations.generate_beams import BeamProcessors, also_ends, beam_of, beam_result, search
@@ -32,8 +32,8 @@ from descant.method import Method
 from descant.models.architecture import CACHE_ARGUMENTS
 from descant.numerics.choose import row_generator
 from descant.presets import Preset, preset
+from descant.rows import Ending, Row
 from descant.scoring import Contrastive, Likelihood
-from descant.sources.open import Models
 from descant.sources.settings import Amateur, OtherPrompt, OtherTokenizer
 from descant.strategies import Beam, Greedy, Sample, Speculative
 

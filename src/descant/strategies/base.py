@@ -1,46 +1,35 @@
-"""What a strategy is: how the next token is taken from the scores."""
+"""What a strategy is: how sequences grow from the scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 
-import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
+from descant.rows import Row
+from descant.scoring.base import Scoring
+from descant.strategies.drafts import Drafting
+from descant.strategies.growth import Draws, Growth, Loop
 from descant.types import Chosen
 
+BEHIND = (1, 2, 3)
+"""New tokens of a source that is asked now and then, or that drafts: one of its own rows is seldom further behind."""
 
-@dataclass(frozen=True)
-class Draws:
-    """Where the randomness of each choice comes from.
-
-    Attributes
-    ----------
-    generators
-        One a choice, on the CPU. A generator may serve several choices of its row, which then take turns in order.
-    batch_rows
-        Each choice's row by its place in the call.
-    batch_size
-        Rows in the call, finished ones included.
-    """
-
-    generators: Sequence[torch.Generator]
-    batch_rows: Sequence[int]
-    batch_size: int
-
-    def uniforms(self, device: torch.device) -> Float64[Tensor, " n"]:
-        """Draw a number in [0, 1) for each choice, in order; on a device that has float64."""
-        return torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in self.generators]).to(device)
+Choice = Callable[[Float[Tensor, "n vocab"], Draws], Chosen]
+"""Scores and randomness to one token id a row."""
 
 
 class Strategy(ABC):
-    """How sequences grow; a frozen dataclass, with all state in its arguments."""
+    """How sequences grow; a frozen dataclass of settings, whose work on some rows is a `Growth`."""
 
     @property
     @abstractmethod
     def random(self) -> bool:
         """Whether equal scores may lead to different tokens."""
+
+    @abstractmethod
+    def start(self, loop: Loop) -> Growth:
+        """Return what lets the rows of a loop grow; it has none yet."""
 
     @property
     def whole_batch(self) -> bool:
@@ -52,6 +41,53 @@ class Strategy(ABC):
         """How many rows of the models a prompt takes at most."""
         return 1
 
+    @property
+    def rows_are(self) -> str:
+        """What each of those rows is, in a word."""
+        return "candidate"
+
+    @property
+    def sums_scores(self) -> bool:
+        """Whether scores of positions are added up, so that no shift of them may be dropped."""
+        return False
+
+    @property
+    def text_as_it_grows(self) -> bool:
+        """Whether a row's text is certain before it ends."""
+        return True
+
+    @property
+    def reads_hidden_states(self) -> bool:
+        """Whether the expert's hidden states are read beside its logits."""
+        return False
+
+    @property
+    def drafting(self) -> Drafting | None:
+        """What drafts, if tokens are drafted and verified."""
+        return None
+
+    @property
+    def captured_choice(self) -> Choice | None:
+        """The whole step, if it is a choice of one token a row in the same operations whatever the values."""
+        return None
+
+    def check_scoring(self, scoring: Scoring) -> None:
+        """Raise `SettingsError` if this cannot be done with a scoring."""
+        del scoring
+
+    def passes(self, source: str, *, drafts: bool) -> Iterator[tuple[int, bool, int]]:
+        """Yield the shapes of a source's passes: new tokens, whether logits of all are read, drafts that follow.
+
+        Parameters
+        ----------
+        source
+            Its name.
+        drafts
+            Whether it is the one that drafts.
+        """
+        del drafts
+        yield from ((tokens, False, 0) for tokens in ((1,) if source == "expert" else BEHIND))
+
 
 class TokenStrategy(Strategy):
     """Gives every row its next token, whatever the other rows are."""
@@ -61,11 +97,23 @@ class TokenStrategy(Strategy):
         """Whether choosing among the allowed tokens alone, in their order, is choosing among all."""
         return False
 
-    @property
-    def capturable(self) -> bool:
-        """Whether `choose` is the same operations on tensors whatever their values, so that a graph can hold it."""
-        return False
-
     @abstractmethod
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         """Return one token id a row; every row has at least one score above −inf."""
+
+    def start(self, loop: Loop) -> Growth:
+        return Tokens(self, loop)
+
+
+class Tokens(Growth):
+    """One token a row a step."""
+
+    def __init__(self, strategy: TokenStrategy, loop: Loop) -> None:
+        super().__init__(loop)
+        self._strategy = strategy
+
+    def step(self) -> list[Row]:
+        rows = self.loop.rows
+        judged = self.loop.judge_ends(few=self._strategy.of_allowed)
+        self.loop.emit(judged, self._strategy.choose(judged.scores, self.loop.draws(range(len(rows)))))
+        return rows

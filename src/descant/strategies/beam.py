@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,46 +25,13 @@ from torch import Tensor
 from descant.checks import number, shown, whole
 from descant.errors import SettingsError
 from descant.numerics.wide import Blocks, is_wide
-from descant.strategies.base import Draws, Strategy, TokenStrategy
+from descant.scoring.base import Scoring
+from descant.strategies.base import Strategy, TokenStrategy
+from descant.strategies.beams import Beams
+from descant.strategies.candidates import Candidate, Rivals
 from descant.strategies.greedy import Greedy
+from descant.strategies.growth import Draws, Growth, Loop
 from descant.strategies.sample import Sample
-
-
-class Candidate(NamedTuple):
-    """One way in which a beam may go on.
-
-    Attributes
-    ----------
-    place
-        The row of scores that belongs to the beam.
-    token_id, score
-        The next token, and its score.
-    total
-        The sum of the sequence's scores with it, less what diversity costs.
-    """
-
-    place: int
-    token_id: int
-    score: float
-    total: float
-
-
-class Rivals(NamedTuple):
-    """Beams that compete with each other.
-
-    Attributes
-    ----------
-    places
-        The row of scores of each beam, best beam first.
-    totals
-        The sum of each beam's scores.
-    ends
-        How many token ids end a sequence.
-    """
-
-    places: Sequence[int]
-    totals: Sequence[float]
-    ends: int
 
 
 @dataclass(frozen=True)
@@ -156,6 +123,27 @@ class Beam(Strategy):
     @property
     def rows(self) -> int:
         return self.width
+
+    @property
+    def rows_are(self) -> str:
+        return "beam"
+
+    @property
+    def sums_scores(self) -> bool:
+        return True
+
+    @property
+    def text_as_it_grows(self) -> bool:
+        return False
+
+    def check_scoring(self, scoring: Scoring) -> None:
+        if scoring.additive and scoring.skips_settled:
+            raise SettingsError(
+                f"{type(scoring).__name__}.selective leaves out scores that a beam search adds up; leave it at None"
+            )
+
+    def start(self, loop: Loop) -> Growth:
+        return Beams(self, loop)
 
     @property
     def group_width(self) -> int:

@@ -5,16 +5,23 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from torch import Tensor
 
-from descant.engine.rows import Row
-from descant.strategies import Beam, Candidate, Draws, Rivals
+from descant.errors import DecodingError
+from descant.numerics.wide import log_total
+from descant.rows import Row
+from descant.strategies.candidates import Candidate, Rivals
+from descant.strategies.growth import Draws, Growth, Loop
+
+if TYPE_CHECKING:
+    from descant.strategies.beam import Beam
 
 
 @dataclass
-class Growth:
+class _Extended:
     """What became of all beams in one step.
 
     Attributes
@@ -35,42 +42,64 @@ class Growth:
     barren: list[Row] = field(default_factory=list)
 
 
-class Hypotheses:
+class Beams(Growth):
     """The searches of all prompts that are decoded.
 
     Parameters
     ----------
     strategy
         How to search.
-    batch_rows
-        Prompts of the whole call.
+    loop
+        Whose rows are the beams of all prompts.
     """
 
-    def __init__(self, strategy: Beam, batch_rows: int) -> None:
+    def __init__(self, strategy: "Beam", loop: Loop) -> None:
+        super().__init__(loop)
         self._strategy = strategy
-        self._batch_rows = batch_rows
         self._searches: list[_Search] = []
 
-    @property
-    def width(self) -> int:
-        """How many beams a prompt has."""
-        return self._strategy.width
-
     def __len__(self) -> int:
-        """Return how many prompts are decoded."""
         return len(self._searches)
 
-    def add(self, prompts: Iterable[Row]) -> None:
+    def join(self, joining: Sequence[Row]) -> None:
         """Begin searches, each with its prompt as the only beam."""
-        self._searches += [_Search(row, self._strategy) for row in prompts]
+        self._searches += [_Search(row, self._strategy) for row in joining]
+        sources = self.loop.sources
+        sources.add_rows(len(joining), [row.other_prompts for row in joining])
+        sources.reserve(len(self) * self._strategy.width, max(row.limit for row in self.loop.rows))
 
-    def grow(
+    def step(self) -> list[Row]:
+        """Extend all beams by a token, make those that go on the rows, and return what has ended.
+
+        Before a search is over, no token of it is certain.
+        """
+        loop = self.loop
+        judged = loop.judge_ends()
+        best = judged.scores.amax(-1)
+        normalized = not loop.processors and not loop.scoring.additive
+        totals = (best - best if normalized else log_total(judged.scores)).tolist()  # 0, but NaN stays visible
+        for place, total in enumerate(totals):
+            if not math.isfinite(total) and float(judged.scores[place].amax()) != -math.inf:
+                judged.fail(place, loop.rows[place])
+        extended = self._extend(loop.rows, judged.scores, totals, judged.logits["expert"])
+        if extended.barren:
+            [row, *_] = extended.barren
+            raise DecodingError(
+                f"the processors forbid every continuation of row {row.index}, whose {self._strategy.width} beams have "
+                "all come to an end; allow more tokens (bad words, logit bias and bans exclude the whole vocabulary)"
+            )
+        loop.record(judged, [(row, place, row.tokens[-1]) for row, place in extended.made])
+        kept = _settle(extended.beams)
+        loop.replace_rows([row for row, _ in kept], [place for _, place in kept])
+        return extended.outcomes
+
+    def _extend(
         self,
         rows: Sequence[Row],
         scores: Float[Tensor, "n vocab"],
         totals: Sequence[float],
         expert: Float[Tensor, "n vocab"],
-    ) -> Growth:
+    ) -> _Extended:
         """Extend all beams by a token.
 
         Parameters
@@ -86,21 +115,21 @@ class Hypotheses:
         open_groups = [(search, group) for search in self._searches for group in search.groups if not group.done]
         rivals = [group.rivals(place) for _, group in open_groups]
         prompts = [search.prompt for search, _ in open_groups]
-        draws = Draws([row.generator for row in prompts], [row.index for row in prompts], self._batch_rows)
+        draws = Draws([row.generator for row in prompts], [row.index for row in prompts], self.loop.batch_rows)
         proposed = self._strategy.propose(rivals, scores, expert, draws)
-        growth = Growth()
+        made = _Extended()
         chosen: dict[int, Counter[int]] = {}
         for (search, group), beams, candidates in zip(open_groups, rivals, proposed, strict=True):
             tokens = chosen.setdefault(search.prompt.index, Counter())
             going, ended = group.grow(self._strategy.shortlist(beams, candidates, tokens), rows, totals)
             tokens.update(group.chosen)
-            growth.made += going + ended
-            growth.beams += going if not group.done else ()
+            made.made += going + ended
+            made.beams += going if not group.done else ()
         over = [search for search in self._searches if search.done]
-        growth.barren = [search.prompt for search in over if not any(group.ended for group in search.groups)]
-        growth.outcomes = [] if growth.barren else [search.outcome() for search in over]
+        made.barren = [search.prompt for search in over if not any(group.ended for group in search.groups)]
+        made.outcomes = [] if made.barren else [search.outcome() for search in over]
         self._searches = [search for search in self._searches if not search.done]
-        return growth
+        return made
 
     def cancel(self) -> list[Row]:
         """End all searches where they stand, and return what they have come to."""
@@ -109,10 +138,11 @@ class Hypotheses:
             search.cancel()
             outcomes.append(search.outcome())
         self._searches = []
+        self.loop.replace_rows([], [])
         return outcomes
 
 
-def settle(beams: Sequence[tuple[Row, int]]) -> list[tuple[Row, int]]:
+def _settle(beams: Sequence[tuple[Row, int]]) -> list[tuple[Row, int]]:
     """Order beams, each with the place of the row that it extends, so that rows stay in place where they can."""
     slots: list[tuple[Row, int] | None] = [None] * len(beams)
     moving = []
@@ -128,7 +158,7 @@ def settle(beams: Sequence[tuple[Row, int]]) -> list[tuple[Row, int]]:
 class _Search:
     """The search of one prompt: its groups of beams."""
 
-    def __init__(self, prompt: Row, strategy: Beam) -> None:
+    def __init__(self, prompt: Row, strategy: "Beam") -> None:
         self.prompt = prompt
         self.groups = [_Group(prompt, strategy) for _ in range(strategy.groups)]
 
@@ -171,7 +201,7 @@ class _Group:
         The tokens of the last step that did not end a sequence by themselves.
     """
 
-    def __init__(self, prompt: Row, strategy: Beam) -> None:
+    def __init__(self, prompt: Row, strategy: "Beam") -> None:
         self.beams = [prompt]
         self.ended: list[Row] = []
         self.done = False

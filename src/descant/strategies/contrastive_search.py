@@ -22,6 +22,8 @@ from torch import Tensor
 
 from descant.checks import number, whole
 from descant.strategies.base import Strategy
+from descant.strategies.growth import Growth, Loop
+from descant.strategies.lookahead import Lookahead
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ class ContrastiveSearch(Strategy):
     @property
     def rows(self) -> int:
         return self.k
+
+    @property
+    def reads_hidden_states(self) -> bool:
+        return True
+
+    def start(self, loop: Loop) -> Growth:
+        return Lookahead(loop, self.k, self.select)
 
     def select(self, logprobs: Float[Tensor, "rows k"], similarity: Float[Tensor, "rows k"]) -> Int64[Tensor, " rows"]:
         """Return the place of each row's best candidate, the first of equal ones.

@@ -3,67 +3,23 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from descant.engine.history import HistoryBuffer
-from descant.engine.process import logprobs, process
-from descant.engine.rows import Row
 from descant.models.base import ByteSource
 from descant.processors.base import Processor
+from descant.processors.history import HistoryBuffer
+from descant.processors.process import logprobs, process
+from descant.rows import Row
 from descant.sources.sources import Sources
-from descant.strategies import Draws, Greedy, Proposal, TokenStrategy
+from descant.strategies.base import TokenStrategy
+from descant.strategies.drafts import Drafts
+from descant.strategies.greedy import Greedy
+from descant.strategies.growth import Draws
 
 _FEW = 4
 """Tokens that a drafting model reads in about the time of one."""
-
-
-@dataclass
-class Drafts:
-    """Tokens drafted in one round.
-
-    Attributes
-    ----------
-    tokens
-        By row: what was drafted, perhaps nothing.
-    source
-        The source that drafted, if it is one; it has read all drafts of a row but the last.
-    logits
-        `[rows, places, vocab]`: what the source's logits were; meaningless for rows whose draft had ended.
-    scores
-        The same after the processors: the drafts were chosen from these.
-    caught_up
-        Whether the source had read all but a few tokens of each row before.
-    """
-
-    tokens: list[list[int]]
-    source: str | None = None
-    logits: Float[Tensor, "rows places vocab"] | None = None
-    scores: Float[Tensor, "rows places vocab"] | None = None
-    caught_up: bool = True
-
-    @property
-    def longest(self) -> int:
-        """The most tokens drafted for a row."""
-        return max(map(len, self.tokens))
-
-    @property
-    def positions(self) -> tuple[list[int], list[int]]:
-        """Row and place of every drafted token, row by row."""
-        pairs = [(row, place) for row, draft in enumerate(self.tokens) for place in range(len(draft))]
-        return [row for row, _ in pairs], [place for _, place in pairs]
-
-    def at_positions(self, by_place: Float[Tensor, "rows places vocab"]) -> Float[Tensor, "n vocab"]:
-        """Return `[n, vocab]` at the positions of the drafted tokens."""
-        return by_place[0, : len(self.tokens[0])] if len(self.tokens) == 1 else by_place[self.positions]
-
-    def proposal(self, device: torch.device) -> Proposal:
-        """Return the drafted tokens, and the scores they were drawn from, position by position."""
-        ids = torch.tensor([token for draft in self.tokens for token in draft], device=device)
-        return Proposal(ids, lambda: None if self.scores is None else self.at_positions(self.scores))
 
 
 class Drafter(ABC):
@@ -73,7 +29,7 @@ class Drafter(ABC):
 
     @abstractmethod
     def propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
-        """Draft at most `most[i]` tokens for row i, and write them behind its history."""
+        """Draft at most `most[i]` tokens for row i."""
 
 
 class ModelDrafter(Drafter):
@@ -174,8 +130,6 @@ class ModelDrafter(Drafter):
             drafting = still
         if logits_by_place:
             drafts.logits, drafts.scores = torch.stack(logits_by_place, 1), torch.stack(scores_by_place, 1)
-        if self._history is not None:
-            self._history.write(drafts.tokens)
         return drafts
 
     def _room(self, row: Row) -> int:
@@ -210,22 +164,18 @@ class TextDrafter(Drafter):
     ----------
     model
         The model.
-    history, confidence
-        As above.
+    confidence
+        A row's draft ends with a token to which its source gives less probability than this.
     """
 
-    def __init__(self, model: ByteSource, history: HistoryBuffer | None, confidence: float) -> None:
+    def __init__(self, model: ByteSource, confidence: float) -> None:
         self._model = model
-        self._history = history
         self._confidence = confidence
 
     def propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
-        drafts = Drafts([[] for _ in rows])
-        if any(most):
-            drafts = Drafts(self._model.draft([row.tokens for row in rows], most, self._confidence))
-        if self._history is not None:
-            self._history.write(drafts.tokens)
-        return drafts
+        if not any(most):
+            return Drafts([[] for _ in rows])
+        return Drafts(self._model.draft([row.tokens for row in rows], most, self._confidence))
 
 
 class LookupDrafter(Drafter):
@@ -235,25 +185,19 @@ class LookupDrafter(Drafter):
 
     Parameters
     ----------
-    history
-        As above.
     ngram
         How many last tokens are looked up at most; shorter endings are tried where longer ones are new.
     """
 
-    def __init__(self, history: HistoryBuffer | None, ngram: int) -> None:
-        self._history = history
+    def __init__(self, ngram: int) -> None:
         self._ngram = ngram
         self._indices: dict[int, _NGramIndex] = {}
 
     def propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
         self._indices = {row.index: self._indices.get(row.index) or _NGramIndex(self._ngram) for row in rows}
-        drafts = Drafts(
+        return Drafts(
             [self._indices[row.index].look_up(row.tokens, limit) for row, limit in zip(rows, most, strict=True)]
         )
-        if self._history is not None:
-            self._history.write(drafts.tokens)
-        return drafts
 
 
 class _NGramIndex:

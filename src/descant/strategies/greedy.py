@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from descant.numerics import choose
-from descant.strategies.base import Draws, TokenStrategy
+from descant.strategies.base import Choice, TokenStrategy
+from descant.strategies.growth import Draws
 from descant.types import Chosen
 
 
@@ -23,8 +24,8 @@ class Greedy(TokenStrategy):
         return True
 
     @property
-    def capturable(self) -> bool:
-        return True
+    def captured_choice(self) -> Choice | None:
+        return self.choose
 
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         del draws

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from descant.errors import SettingsError
 from descant.numerics import choose
-from descant.strategies.base import Draws, TokenStrategy
+from descant.strategies.base import Choice, TokenStrategy
+from descant.strategies.growth import Draws
 from descant.types import Chosen
 
 
@@ -44,8 +45,8 @@ class Sample(TokenStrategy):
         return not self.whole_batch
 
     @property
-    def capturable(self) -> bool:
-        return not self.whole_batch
+    def captured_choice(self) -> Choice | None:
+        return None if self.whole_batch else self.choose
 
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         if self.rng == "transformers":

@@ -4,7 +4,8 @@ Leviathan, Kalman & Matias 2022, "Fast Inference from Transformers via Speculati
 the amateur of a contrast drafts, this is speculative contrastive decoding, Yuan et al. 2023 (arXiv 2311.08981).
 """
 
-from collections.abc import Callable
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,10 +15,16 @@ from torch import Tensor
 
 from descant.checks import number, shown, whole
 from descant.errors import SettingsError
-from descant.strategies.base import Draws, TokenStrategy
+from descant.models.passes.runner import DRAFT_BUCKETS, TOKEN_BUCKETS
+from descant.rows import Row
+from descant.strategies.base import BEHIND, TokenStrategy
 from descant.strategies.beam import Beam
 from descant.strategies.contrastive_search import ContrastiveSearch
+from descant.strategies.draft import Drafter, LookupDrafter, ModelDrafter, TextDrafter
+from descant.strategies.draft_length import LONGEST, DraftLength, Round
+from descant.strategies.drafts import Drafting, Drafts, Proposal
 from descant.strategies.greedy import Greedy
+from descant.strategies.growth import Draws, Growth, Loop
 from descant.strategies.sample import Sample
 from descant.types import Chosen
 
@@ -39,22 +46,6 @@ class PromptLookup:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ngram", whole("PromptLookup.ngram", self.ngram, 1, "look up at least 1 token"))
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """Drafted tokens, position by position.
-
-    Attributes
-    ----------
-    ids
-        `[n]`: what was drafted.
-    scores
-        Returns `[n, vocab]`, of which each was drawn by `softmax`; or None, if they were not drawn at all.
-    """
-
-    ids: Chosen
-    scores: Callable[[], Float[Tensor, "n vocab"] | None]
 
 
 @dataclass(frozen=True)
@@ -121,6 +112,25 @@ class Speculative(TokenStrategy):
     def of_allowed(self) -> bool:
         return self.base.of_allowed
 
+    @property
+    def drafting(self) -> Drafting:
+        return Drafting(self.draft, by_model=not isinstance(self.draft, PromptLookup))
+
+    def passes(self, source: str, *, drafts: bool) -> Iterator[tuple[int, bool, int]]:
+        most = LONGEST if self.tokens == "auto" else self.tokens
+        drafts = drafts and self.drafting.by_model
+        if source == "expert" or not drafts:
+            verified = [bucket for bucket in TOKEN_BUCKETS if bucket < most + 1]
+            yield from ((tokens, True, 0) for tokens in (*verified, most + 1))
+        if source != "expert":
+            yield from ((tokens, False, 0) for tokens in BEHIND)
+        if drafts and isinstance(self.base, Greedy):
+            ahead = [bucket for bucket in DRAFT_BUCKETS if bucket < most]
+            yield from ((tokens, False, count) for count in (*ahead, most) for tokens in BEHIND[:2])
+
+    def start(self, loop: Loop) -> Growth:
+        return Rounds(self, loop)
+
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         return self.base.choose(scores, draws)
 
@@ -160,3 +170,75 @@ class Speculative(TokenStrategy):
         residual = torch.where(left.sum(-1, keepdim=True) > 0, left.log(), scores)
         chosen = Draws([draws.generators[i] for i in where], [draws.batch_rows[i] for i in where], draws.batch_size)
         return self.base.choose(residual, chosen)
+
+
+class Rounds(Growth):
+    """Rounds of drafting and verifying: each row takes the drafts that stand, and a token more.
+
+    Parameters
+    ----------
+    strategy, loop
+        Whose tokens are drafted. A source named `"draft"` drafts, or else the amateur.
+    """
+
+    def __init__(self, strategy: Speculative, loop: Loop) -> None:
+        super().__init__(loop)
+        self._strategy = strategy
+        self._drafter = self._make_drafter()
+        self._length = DraftLength.of(strategy.tokens)
+
+    def step(self) -> list[Row]:
+        loop = self.loop
+        rows = loop.rows
+        lengths = [len(row.tokens) for row in rows]
+        steady = all(row.logprobs for row in rows)
+        drafts = self._draft(rows)
+        departed = self._verify(drafts)
+        rest = [number for number in range(len(rows)) if number not in departed]
+        if rest:
+            judged = loop.judge_ends(rest, drafts, few=self._strategy.of_allowed)
+            loop.emit(judged, self._strategy.choose(judged.scores, loop.draws(rest)))
+        if drafts.longest:
+            loop.sources.rewind([len(row.tokens) - 1 for row in rows])
+        self._end_round(drafts, lengths, steady=steady)
+        return rows
+
+    def _make_drafter(self) -> Drafter:
+        loop, strategy = self.loop, self._strategy
+        if isinstance(strategy.draft, PromptLookup):
+            return LookupDrafter(strategy.draft.ngram)
+        source = "draft" if "draft" in loop.sources.others else "amateur"
+        if source in loop.sources.bridges:
+            return TextDrafter(loop.sources.bridges[source], strategy.confidence)
+        return ModelDrafter(loop.sources, source, loop.processors, loop.history, strategy.base, strategy.confidence)
+
+    def _draft(self, rows: Sequence[Row]) -> Drafts:
+        """Have tokens drafted, for all rows but those that have no token of their own yet: the first one is urgent."""
+        tokens = self._length.start_round()
+        if not tokens:
+            return Drafts([[] for _ in rows])
+        most = [min(tokens, row.limit - len(row.tokens) - 1) if row.logprobs else 0 for row in rows]
+        drafts = self._drafter.propose(rows, most)
+        if self.loop.history is not None:
+            self.loop.history.write(drafts.tokens)
+        return drafts
+
+    def _verify(self, drafts: Drafts) -> set[int]:
+        """Emit the drafts that stand, and what replaces the first that does not; return the rows that go no further."""
+        rows, _ = drafts.positions
+        if not rows:
+            return set()
+        judged = self.loop.judge_drafts(drafts)
+        proposal = drafts.proposal(judged.scores.device)
+        ids = self._strategy.verify(judged.scores, proposal, self.loop.draws(rows))
+        return self.loop.emit(judged, ids, [token for draft in drafts.tokens for token in draft])
+
+    def _end_round(self, drafts: Drafts, lengths: Sequence[int], *, steady: bool) -> None:
+        """Count what was drafted and accepted, and learn from it how much to draft."""
+        drafted, accepted = [], []
+        for row, draft, length in zip(self.loop.rows, drafts.tokens, lengths, strict=True):
+            stands = sum(map(operator.eq, row.tokens[length : length + len(draft)], draft)) if draft else 0
+            row.speculation = row.speculation.after_round(len(draft), stands)
+            drafted.append(len(draft))
+            accepted.append(stands)
+        self._length.end_round(Round(drafted, accepted, steady and drafts.caught_up))
