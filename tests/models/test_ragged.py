@@ -1,8 +1,5 @@
 """Every architecture over the ragged cache against `model.generate` and against passes without a cache."""
 
-import random
-from collections.abc import Sequence
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,44 +9,11 @@ from transformers import PreTrainedModel
 
 import architectures
 from descant import UnsupportedModelError
-from descant.models import LanguageModel, inspect_model, open_model
+from descant.models import inspect_model, open_model
 from descant.models.architecture import VERIFIED
 from descant.models.cache import RaggedLayer
 from descant.models.ragged import RaggedModel
-
-PROMPT_LENGTHS = (5, 9, 3, 14)
-NEW_TOKENS = 20
-
-
-def prompts_of(lengths: Sequence[int], seed: int = 0) -> list[list[int]]:
-    source = random.Random(seed)
-    return [[source.randrange(2, architectures.VOCAB) for _ in range(length)] for length in lengths]
-
-
-def reference(model: PreTrainedModel, prompt: list[int], count: int = NEW_TOKENS) -> list[int]:
-    ids = torch.tensor([prompt])
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=count, do_sample=False)
-    return out[0, len(prompt) :].tolist()
-
-
-def best(logits: torch.Tensor) -> list[int]:
-    return [int(row[-1].argmax()) for row in logits]
-
-
-def decode_with_junk(model: LanguageModel, prompts: list[list[int]], *, roll_back: bool) -> list[list[int]]:
-    """Greedy decoding in which rows read junk of different lengths between steps, and forget it again."""
-    source = random.Random(1)
-    model.add_rows(len(prompts))
-    texts = [[token] for token in best(model.forward(prompts))]
-    for _ in range(NEW_TOKENS - 1):
-        if roll_back:
-            before = list(model.lengths)
-            junk = [[source.randrange(2, 90) for _ in range(source.randint(1, 4))] for _ in prompts]
-            model.forward(junk)
-            model.truncate(before)
-        for text, token in zip(texts, best(model.forward([[text[-1]] for text in texts])), strict=True):
-            text.append(token)
-    return texts
+from naive_rows import PROMPT_LENGTHS, decode_with_junk, prompts_of, reference
 
 
 @pytest.mark.parametrize("name", architectures.RAGGED)

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_ragged import NEW_TOKENS, decode_with_junk, prompts_of, reference
 from transformers import (
     AutoConfig,
     MllamaConfig,
@@ -21,6 +20,7 @@ from descant.models import inspect_model, open_model
 from descant.models.architecture import WRAPPERS
 from descant.models.ragged import RaggedModel
 from descant.sources.early_exit import make_exit
+from naive_rows import NEW_TOKENS, decode_with_junk, prompts_of, reference
 
 PROMPTS = prompts_of((5, 9, 3, 14))
 

@@ -1,10 +1,7 @@
 """Early exits and windows against models that really are shallow, or really see only the window."""
 
-import copy
-
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 import architectures
 from descant import SettingsError, UnsupportedModelError
@@ -12,22 +9,7 @@ from descant.models import inspect_model
 from descant.models.ragged import RaggedModel
 from descant.sources.early_exit import make_exit
 from descant.sources.window import WindowModel
-
-TEXTS = [[5, 9, 11, 40, 3, 77], [8, 2], [60, 61, 62, 63, 64, 65, 66, 67, 68]]
-
-
-def shallow(model: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """The same model with its later decoder layers removed."""
-    cut = copy.deepcopy(model)
-    _, modules = inspect_model(cut).decoder()
-    del modules[layers:]
-    config = cut.config
-    for name in ("num_hidden_layers", "n_layer", "n_layers", "num_layers"):
-        if hasattr(config, name):
-            setattr(config, name, layers)
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
-    return cut
+from naive_rows import TEXTS, shallow
 
 
 @pytest.mark.parametrize("layer", [1, 2])

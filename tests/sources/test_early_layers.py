@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from models.test_amateurs import TEXTS, shallow
 
 import architectures
 from descant import UnsupportedModelError
 from descant.models import inspect_model
 from descant.models.ragged import RaggedModel
 from descant.sources.early_layers import EarlyLayers
+from naive_rows import TEXTS, shallow
 
 
 @pytest.mark.parametrize("name", architectures.RAGGED)

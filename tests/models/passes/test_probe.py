@@ -11,11 +11,10 @@ from torch import Tensor
 
 import architectures
 from descant.demo import demo_paths
-from descant.models import inspect_model, open_model, open_runner
+from descant.models import Runner, inspect_model, open_model
 from descant.models.architecture import Architecture
 from descant.models.loading import load_model
 from descant.models.passes import artefacts
-from descant.models.passes import compiling as compiling_module
 from descant.models.passes.artefacts import CompiledStep, WrongPassError
 from descant.models.passes.probe import check_step, find_layout
 from descant.models.passes.step import Bucket, make_step
@@ -104,7 +103,7 @@ def test_a_row_that_rounding_carries_away_is_no_fault_in_half_precision() -> Non
         check(architecture, PLAIN, passes(architecture, PLAIN, one_row_once))
 
 
-def test_a_shape_that_fails_the_check_leaves_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_shape_that_fails_the_check_leaves_the_others(tmp_path: Path) -> None:
     tried: list[int] = []
 
     def compile_bucket(architecture: Architecture, bucket: Bucket, path: Path) -> Any:
@@ -113,8 +112,7 @@ def test_a_shape_that_fails_the_check_leaves_the_others(monkeypatch: pytest.Monk
             raise WrongPassError("the compiled pass differs")
         return object.__new__(CompiledStep)
 
-    monkeypatch.setattr(compiling_module, "compile_bucket", compile_bucket)
-    runner = open_runner(seen(torch.bfloat16), "auto", tmp_path)
+    runner = Runner(seen(torch.bfloat16), "auto", tmp_path, compile_bucket)
     with pytest.warns(RuntimeWarning, match=r"is not compiled for 8 rows × 1 tokens and runs eagerly: the compiled"):
         assert not runner.warm_up([1, 8, 32])
     with warnings.catch_warnings():

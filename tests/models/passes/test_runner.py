@@ -9,7 +9,6 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from test_ragged import best, prompts_of, reference
 
 import architectures
 from descant import Decoder, Likelihood, SettingsError, Speculative
@@ -20,6 +19,7 @@ from descant.models.passes import runner as runner_module
 from descant.models.passes.runner import bucket_of
 from descant.models.passes.step import Bucket
 from descant.models.ragged import RaggedModel
+from naive_rows import best, prompts_of, reference
 
 NEW_TOKENS = 12
 
