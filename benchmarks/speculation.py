@@ -21,8 +21,7 @@ from descant.lab.bench.prompts import fill
 from descant.models import RunnerName
 from descant.models.linears.packing import pack
 from descant.models.linears.quantization import quantize
-from descant.strategies import Draws
-from descant.strategies.drafts import Proposal
+from descant.strategies import Draws, Proposal
 from descant.types import Chosen
 
 Row = dict[str, Any]

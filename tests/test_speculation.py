@@ -375,8 +375,7 @@ def test_the_acceptance_rule_gives_p_exactly_whatever_q() -> None:
     from scipy.stats import chisquare
 
     from descant.numerics.choose import row_generator
-    from descant.strategies import Draws
-    from descant.strategies.drafts import Proposal
+    from descant.strategies import Draws, Proposal
 
     p = torch.tensor([0.5, 0.2, 0.2, 0.1, 0.0], dtype=torch.float64)
     q = torch.tensor([0.1, 0.4, 0.2, 0.0, 0.3], dtype=torch.float64)

@@ -3,6 +3,7 @@
 from descant.strategies.base import Strategy, TokenStrategy
 from descant.strategies.beam import Beam
 from descant.strategies.contrastive_search import ContrastiveSearch
+from descant.strategies.drafts import Proposal
 from descant.strategies.greedy import Greedy
 from descant.strategies.growth import Draws, Growth, Judged, Loop
 from descant.strategies.sample import Sample
@@ -17,6 +18,7 @@ __all__ = [
     "Judged",
     "Loop",
     "PromptLookup",
+    "Proposal",
     "Sample",
     "Speculative",
     "Strategy",

@@ -16,6 +16,7 @@ from descant.models import Runner, RunnerName, cache, inspect_model, open_model,
 from descant.models.architecture import Architecture
 from descant.models.passes import artefacts
 from descant.models.passes import runner as runner_module
+from descant.models.passes.compiling import compile_bucket
 from descant.models.passes.runner import bucket_of
 from descant.models.passes.step import Bucket
 from descant.models.ragged import RaggedModel
@@ -107,7 +108,7 @@ def check_against_generate(name: str, folder: Path, nth: int = 1, **changes: obj
     seen = inspect_model(network)
     prompts = prompts_of((5, 9, 3))
     expected = [reference(network, prompt, NEW_TOKENS) for prompt in prompts]
-    runner = Counting(seen, "compiled", folder)
+    runner = Counting(seen, "compiled", folder, compile_bucket)
     runner.nth = nth
     for keep_all in (True, False):
         assert decode(opened(seen, runner), prompts, keep_all=keep_all) == expected
@@ -139,7 +140,7 @@ def test_what_cannot_be_compiled_runs_eagerly_and_says_so(folder: Path) -> None:
     expected = [reference(network, prompt, NEW_TOKENS) for prompt in prompts]
     seen = inspect_model(network)
     with pytest.warns(RuntimeWarning, match="MptForCausalLM is not compiled and runs eagerly"):
-        texts = decode(opened(seen, Counting(seen, "compiled", folder)), prompts, keep_all=False)
+        texts = decode(opened(seen, Counting(seen, "compiled", folder, compile_bucket)), prompts, keep_all=False)
     assert texts == expected
 
 
@@ -169,7 +170,7 @@ def test_packed_weights_are_shared_with_the_compiled_pass(folder: Path) -> None:
     for layer in network.model.layers:
         layer.mlp.up_proj, layer.self_attn.q_proj = Packed(layer.mlp.up_proj), Packed(layer.self_attn.q_proj)
     seen = inspect_model(network)
-    runner = Counting(seen, "compiled", folder)
+    runner = Counting(seen, "compiled", folder, compile_bucket)
     torch.testing.assert_close(logits_of(started(seen, runner)), logits_of(started(seen)), rtol=1e-4, atol=1e-4)
     assert runner.used == 1
 
@@ -238,14 +239,14 @@ def test_a_later_runner_loads_what_was_compiled(
     monkeypatch.setattr(shutil, "which", lambda name: None)  # nothing could be compiled now
     expected = logits_of(started(architecture))
     for mode in ("compiled", "auto"):
-        runner = Counting(architecture, mode, folder)
+        runner = Counting(architecture, mode, folder, compile_bucket)
         model = started(architecture, runner)
         for _ in range(8):
             torch.testing.assert_close(logits_of(model), expected, rtol=1e-5, atol=1e-5)
             model.truncate([3, 1])
         assert 0 < runner.used <= 8
     other = inspect_model(architectures.build("qwen2 windowed", seed=1))
-    runner = Counting(other, "compiled", folder)
+    runner = Counting(other, "compiled", folder, compile_bucket)
     torch.testing.assert_close(logits_of(started(other, runner)), logits_of(started(other)), rtol=1e-5, atol=1e-5)
     assert runner.used == 1, "artefacts hold no weights, so another checkpoint shares them"
 
@@ -260,7 +261,7 @@ def test_a_damaged_artefact_is_ignored_and_made_again(
     path = artefacts.artefact_path(tmp_path / "copy", key, Bucket(4, 1, every=False))
     for content in (b"", b"no archive", path.read_bytes()[:4000]):
         path.write_bytes(content)
-        auto = Counting(architecture, "auto", tmp_path / "copy")
+        auto = Counting(architecture, "auto", tmp_path / "copy", compile_bucket)
         model = started(architecture, auto)
         for _ in range(8):
             logits_of(model)
@@ -316,7 +317,7 @@ def test_a_model_that_is_patched_for_each_pass_is_left_eager(tmp_path: Path) -> 
 def test_padding_that_does_not_fit_into_memory_is_left_out(
     folder: Path, architecture: Architecture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = Counting(architecture, "compiled", folder)
+    runner = Counting(architecture, "compiled", folder, compile_bucket)
     model = started(architecture, runner)
     monkeypatch.setattr(cache, "free_memory", lambda device: 0)
     torch.testing.assert_close(logits_of(model), logits_of(started(architecture)))

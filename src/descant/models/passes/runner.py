@@ -80,6 +80,8 @@ class Runner:
         if mode not in get_args(RunnerName):
             names = ", ".join(map(repr, get_args(RunnerName)))
             raise SettingsError(f"there is no runner {mode!r}; choose {names}: 'auto' takes what was compiled before")
+        if mode == "compiled" and compiler is None:
+            raise ValueError("a runner that is to compile needs a compiler: open_runner brings one")
         self.architecture = architecture
         self.mode = mode
         self._folder = folder
