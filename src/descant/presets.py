@@ -67,13 +67,10 @@ class Preset:
         layers = self.scoring.for_expert(_TYPICAL_DEPTH, tied=False).exits
         models = [name for name in self.scoring.sources[1:] if name not in layers]
         expert = "expert + head × layers" if layers else "expert"
-        if isinstance(self.strategy, ContrastiveSearch):
-            expert = f"{expert} × {self.strategy.k} rows"
-        if isinstance(self.strategy, Speculative):
-            expert = "fewer of expert"
-            if self.strategy.draft is None and "amateur" not in models:
-                models = ["amateur", *models]
-        return " + ".join([expert, *models])
+        drafting = self.strategy.drafting
+        if drafting is not None and drafting.by_amateur and "amateur" not in models:
+            models = ["amateur", *models]
+        return " + ".join([self.strategy.cost(expert), *models])
 
 
 def _sampling(name: str, summary: str, paper: str | None, *processors: Processor) -> Preset:

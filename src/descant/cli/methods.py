@@ -104,7 +104,8 @@ class Resolved:
     @property
     def amateur_drafts(self) -> bool:
         """Whether the amateur drafts for it."""
-        return isinstance(self.method.strategy, Speculative) and self.method.strategy.draft is None
+        drafting = self.method.strategy.drafting
+        return drafting is not None and drafting.by_amateur
 
     @property
     def reads_amateur(self) -> bool:
@@ -160,11 +161,11 @@ def apply(base: Preset, given: Mapping[str, Any]) -> Resolved:
     parts = {type(part): part for part in base.processors}
     if given.get("temperature") == 0 and not isinstance(strategy, ContrastiveSearch):
         _refuse_truncation(base, sampling - {"temperature"})
-        strategy = _grow_by(strategy, Greedy())
+        strategy = strategy.over(Greedy())
     elif base.name == "greedy" or isinstance(strategy, ContrastiveSearch):
         sampling = set()
     elif sampling and not strategy.random:
-        strategy = _grow_by(strategy, Sample())
+        strategy = strategy.over(Sample())
     fixed = base.name == "greedy" or isinstance(strategy, (Speculative, ContrastiveSearch))
     beams = {key for key in given if key in _BEAMS and not fixed}
     if beams:
@@ -242,11 +243,6 @@ def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resol
     return replace(resolved, method=replace(resolved.method, strategy=replace(strategy, **changes)))
 
 
-def _grow_by(strategy: Strategy, base: TokenStrategy) -> Strategy:
-    """Return `base`, speculative or with beams if the strategy is."""
-    return replace(strategy, base=base) if isinstance(strategy, (Speculative, Beam)) else base
-
-
 def _refuse_rivals(given: Mapping[str, Any]) -> None:
     """Raise if one option asks for a contrastive search and another for a different way to grow."""
     ahead = [flag(key) for key in given if key in _SEARCH]
@@ -291,9 +287,9 @@ def settle_randomness(
         return found, None
 
     def drawing(entry: Resolved) -> Resolved:
-        speculative = isinstance(entry.method.strategy, Speculative)  # which cannot draw as transformers does
+        speculative = entry.method.strategy.drafting is not None  # which cannot draw as transformers does
         mode = rng or ("seeded" if speculative else default_rng)
-        strategy = _grow_by(entry.method.strategy, Sample(rng=mode))  # type: ignore[arg-type]
+        strategy = entry.method.strategy.over(Sample(rng=mode))  # type: ignore[arg-type]
         return replace(entry, method=replace(entry.method, strategy=strategy))
 
     drawn = [drawing(entry) if entry.samples else entry for entry in found]

@@ -1,7 +1,7 @@
 """What transformers' own `model.generate` makes of a method, where it has the method."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,56 +15,17 @@ from transformers import (
 
 from descant.cli.options import RunOptions
 from descant.presets import Preset
-from descant.processors import (
-    Epsilon,
-    Eta,
-    MinNewTokens,
-    MinP,
-    NoRepeatNGram,
-    Processor,
-    RepetitionPenalty,
-    Temperature,
-    TopK,
-    TopP,
-    Typical,
-)
 from descant.scoring import Likelihood
-from descant.strategies import Beam, ContrastiveSearch, Speculative
-
-_NAMES: Mapping[type[Processor], tuple[str, str]] = {
-    RepetitionPenalty: ("penalty", "repetition_penalty"),
-    NoRepeatNGram: ("n", "no_repeat_ngram_size"),
-    MinNewTokens: ("n", "min_new_tokens"),
-    Temperature: ("temperature", "temperature"),
-    TopK: ("k", "top_k"),
-    TopP: ("p", "top_p"),
-    MinP: ("p", "min_p"),
-    Typical: ("mass", "typical_p"),
-    Epsilon: ("epsilon", "epsilon_cutoff"),
-    Eta: ("epsilon", "eta_cutoff"),
-}
-"""For each processor: its setting, and what transformers calls it."""
 
 
 def generation_config(method: Preset, run: RunOptions, eos_token_ids: Sequence[int]) -> GenerationConfig | None:
     """Translate a method for transformers; None if it has no such method."""
-    if isinstance(method.strategy, Speculative) and method.strategy.random:
-        return None  # the same distribution, but other draws
-    if isinstance(method.strategy, ContrastiveSearch):
-        return None  # removed in transformers 5
-    if not isinstance(method.scoring, Likelihood) or any(type(part) not in _NAMES for part in method.processors):
+    grown = method.strategy.of_transformers
+    names = [part.of_transformers for part in method.processors]
+    if grown is None or None in names or not isinstance(method.scoring, Likelihood):
         return None
-    if isinstance(method.strategy, Beam) and not _has_beams(method.strategy):
-        return None
-    settings: dict[str, Any] = {}
-    for part in method.processors:
-        ours, theirs = _NAMES[type(part)]
-        settings[theirs] = getattr(part, ours)
-    if method.strategy.random:
-        settings = {"do_sample": True, "top_k": 0, **settings}
-    if isinstance(method.strategy, Beam):
-        names = {"num_beams": "width", "length_penalty": "length_penalty", "early_stopping": "early_stopping"}
-        settings |= {theirs: getattr(method.strategy, ours) for theirs, ours in names.items()}
+    values = [next(iter(vars(part).values())) for part in method.processors]
+    settings: dict[str, Any] = {**grown, **dict(zip(map(str, names), values, strict=True))}
     eos = [] if run.ignore_eos else list(eos_token_ids)
     return GenerationConfig(
         max_new_tokens=run.max_new_tokens,
@@ -73,11 +34,6 @@ def generation_config(method: Preset, run: RunOptions, eos_token_ids: Sequence[i
         stop_strings=run.stop or None,
         **settings,
     )
-
-
-def _has_beams(strategy: Beam) -> bool:
-    """Tell whether transformers has a beam search: its truncations keep more tokens where beams are drawn."""
-    return strategy.width > 1 and strategy.groups == 1 and strategy.ranking == "score" and not strategy.random
 
 
 class _Stop(StoppingCriteria):

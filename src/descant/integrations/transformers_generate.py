@@ -35,7 +35,7 @@ from descant.presets import Preset, preset
 from descant.rows import Ending, Row
 from descant.scoring import Contrastive, Likelihood
 from descant.sources.settings import Amateur, OtherPrompt, OtherTokenizer
-from descant.strategies import Beam, Greedy, Sample, Speculative
+from descant.strategies import Beam, Greedy, Sample
 
 _READ = ("attention_mask", "position_ids", *CACHE_ARGUMENTS, "use_cache", "logits_to_keep")
 """What `generate` makes for a model's forward pass and is taken care of here; the cache is empty."""
@@ -156,19 +156,20 @@ class CustomGenerate:
             scoring = replace(scoring, **{name.removeprefix("cd_"): value for name, value in contrast.items()})
         elif contrast:
             raise SettingsError(f"{', '.join(contrast)} would have no effect: {self} has no contrast; leave out")
-        if isinstance(strategy, Speculative) and beams is not None:
+        if strategy.drafting is not None and beams is not None:
             raise SettingsError(
                 f"{self} drafts for one sequence, and num_beams asks for several; leave one of them out"
             )
-        if isinstance(strategy, Speculative):
+        if strategy.drafting is not None:
             changes = {name.removeprefix("draft_"): value for name, value in speculation.items()}
-            return Method(scoring, (), replace(strategy, base=Sample() if sample else Greedy(), **changes))
+            changed: Any = strategy.over(Sample() if sample else Greedy())
+            return Method(scoring, (), replace(changed, **changes))
         if speculation:
             raise SettingsError(f"{', '.join(speculation)} would have no effect: {self} drafts nothing; leave out")
         return Method(scoring, (), beams or (Sample(rng="transformers") if sample else Greedy()))
 
     def _check_amateur(self, method: Method, amateur: Amateur | None) -> None:
-        drafts = isinstance(method.strategy, Speculative) and method.strategy.draft is None
+        drafts = method.strategy.drafting is not None and method.strategy.drafting.by_amateur
         if amateur is None and (drafts or "amateur" in method.scoring.sources):
             raise SettingsError(f"{self} needs amateur=: a model with the expert's tokens, or EarlyExit(layer)")
         if amateur is not None and not drafts and "amateur" not in method.scoring.sources:
@@ -238,12 +239,12 @@ def _refuse(config: GenerationConfig, model_kwargs: Mapping[str, Any], asked: Ma
 
 def _check_processors(method: Method, processors: LogitsProcessorList) -> None:
     if any(isinstance(entry, UnbatchedClassifierFreeGuidanceLogitsProcessor) for entry in processors):
-        if isinstance(method.strategy, Speculative):
+        if method.strategy.drafting is not None:
             raise SettingsError(
                 "guidance_scale keeps a cache from token to token, and speculation judges several at once; leave one "
                 "out"
             )
-        if isinstance(method.strategy, Beam):
+        if method.strategy.sums_scores:
             raise SettingsError(
                 "guidance_scale keeps a cache of rows, and beams change places; leave one out, or use Decoder(model, "
                 "tokenizer, OtherPrompt(…)) with Guidance() and Beam()"

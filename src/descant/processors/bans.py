@@ -28,6 +28,8 @@ class NoRepeatNGram(Processor):
         Length of the n-grams, at least 1; 1 forbids every token that was used.
     """
 
+    rank = -3
+    of_transformers = "no_repeat_ngram_size"
     shift_invariant = True
     capturable = True
 
@@ -65,6 +67,7 @@ class BadWords(Processor):
         say); give each.
     """
 
+    rank = -2
     shift_invariant = True
 
     sequences: Sequence[Sequence[int]]
@@ -106,6 +109,7 @@ class LogitBias(Processor):
         Token id → bias, as a mapping or as pairs; −inf forbids the token. Kept as pairs in order of ids.
     """
 
+    rank = -7
     shift_invariant = True
 
     biases: Mapping[int, float] | Sequence[tuple[int, float]]
@@ -158,6 +162,8 @@ class MinNewTokens(Processor):
         The ids that end a sequence; None: those of the model.
     """
 
+    rank = -1
+    of_transformers = "min_new_tokens"
     shift_invariant = True
 
     n: int

@@ -47,10 +47,17 @@ class Processor(ABC):
     capturable
         Whether a call is the same operations on the scores' device whatever their values, as a graph needs it. One that
         does not say so runs outside of graphs.
+    rank
+        Its place in the order in which transformers applies its own (see `canonical_order`): before or after 0, where
+        processors of the user's own are.
+    of_transformers
+        The name that the first of its settings has in `GenerationConfig`; None where transformers has no such method.
     """
 
     shift_invariant: ClassVar[bool] = False
     capturable: ClassVar[bool] = False
+    rank: ClassVar[int] = 0
+    of_transformers: ClassVar[str | None] = None
 
     @abstractmethod
     def __call__(self, history: History, scores: Float[Tensor, "n vocab"]) -> Float[Tensor, "n vocab"]:

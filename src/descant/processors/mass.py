@@ -46,6 +46,8 @@ class TopP(Processor):
         Keep at least so many.
     """
 
+    rank = 3
+    of_transformers = "top_p"
     shift_invariant = True
     capturable = True
 
@@ -126,6 +128,8 @@ class Typical(Processor):
         Keep at least so many.
     """
 
+    rank = 5
+    of_transformers = "typical_p"
     shift_invariant = True
     capturable = True
 

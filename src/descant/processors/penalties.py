@@ -26,6 +26,8 @@ class RepetitionPenalty(Processor):
         Above 0; 1 changes nothing, larger values discourage repetition.
     """
 
+    rank = -6
+    of_transformers = "repetition_penalty"
     capturable = True
 
     penalty: float
@@ -58,6 +60,7 @@ class PresencePenalty(Processor):
         0 changes nothing; negative values encourage repetition.
     """
 
+    rank = -4
     shift_invariant = True
     capturable = True
 
@@ -82,6 +85,7 @@ class FrequencyPenalty(Processor):
         0 changes nothing; negative values encourage repetition.
     """
 
+    rank = -5
     shift_invariant = True
     capturable = True
 

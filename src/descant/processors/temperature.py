@@ -23,6 +23,8 @@ class Temperature(Processor):
         Above 0 (at least 1e-20); below 1 sharpens the distribution, above 1 flattens it.
     """
 
+    rank = 1
+    of_transformers = "temperature"
     shift_invariant = True
     capturable = True
 

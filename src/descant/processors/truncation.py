@@ -30,6 +30,8 @@ class TopK(Processor):
         Keep at least so many.
     """
 
+    rank = 2
+    of_transformers = "top_k"
     shift_invariant = True
     capturable = True
 
@@ -78,6 +80,8 @@ class MinP(Processor):
         Keep at least so many.
     """
 
+    rank = 4
+    of_transformers = "min_p"
     shift_invariant = True
     capturable = True
 
@@ -113,6 +117,8 @@ class Epsilon(Processor):
         Keep at least so many (and what ties with the last of them).
     """
 
+    rank = 6
+    of_transformers = "epsilon_cutoff"
     shift_invariant = True
     capturable = True
 
@@ -142,6 +148,8 @@ class Eta(Processor):
         Keep at least so many (and what ties with the last of them).
     """
 
+    rank = 7
+    of_transformers = "eta_cutoff"
     shift_invariant = True
     capturable = True
 
@@ -177,6 +185,7 @@ class TopNSigma(Processor):
         Above 0; the paper uses 1.
     """
 
+    rank = 8
     shift_invariant = True
     capturable = True
 

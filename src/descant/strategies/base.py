@@ -1,7 +1,8 @@
 """What a strategy is: how sequences grow from the scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -70,6 +71,19 @@ class Strategy(ABC):
     def captured_choice(self) -> Choice | None:
         """The whole step, if it is a choice of one token a row in the same operations whatever the values."""
         return None
+
+    @property
+    def of_transformers(self) -> Mapping[str, Any] | None:
+        """The settings of `GenerationConfig` that give the same tokens; None where transformers has no such method."""
+        return None
+
+    def over(self, base: "TokenStrategy") -> "Strategy":
+        """Return what chooses as another strategy does, and grows in this one's way where that is possible."""
+        return base
+
+    def cost(self, expert: str) -> str:
+        """Return what a token costs in passes of the expert, of which one is described by `expert`."""
+        return expert
 
     def check_scoring(self, scoring: Scoring) -> None:
         """Raise `SettingsError` if this cannot be done with a scoring."""

@@ -14,8 +14,8 @@ transformers 5.24 (`model.generate(num_beams=width)`).
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -135,6 +135,17 @@ class Beam(Strategy):
     @property
     def text_as_it_grows(self) -> bool:
         return False
+
+    @property
+    def of_transformers(self) -> Mapping[str, Any] | None:
+        if self.width == 1 or self.groups > 1 or self.ranking != "score" or self.random:
+            return None  # where beams are drawn, transformers' truncations keep more tokens
+        return {
+            "num_beams": self.width, "length_penalty": self.length_penalty, "early_stopping": self.early_stopping
+        }  # fmt: skip
+
+    def over(self, base: TokenStrategy) -> "Beam":
+        return replace(self, base=base)
 
     def check_scoring(self, scoring: Scoring) -> None:
         if scoring.additive and scoring.skips_settled:

@@ -67,6 +67,9 @@ class ContrastiveSearch(Strategy):
     def start(self, loop: Loop) -> Growth:
         return Lookahead(loop, self.k, self.select)
 
+    def cost(self, expert: str) -> str:
+        return f"{expert} × {self.k} rows"
+
     def select(self, logprobs: Float[Tensor, "rows k"], similarity: Float[Tensor, "rows k"]) -> Int64[Tensor, " rows"]:
         """Return the place of each row's best candidate, the first of equal ones.
 

@@ -26,6 +26,11 @@ class Drafting:
     setting: Any
     by_model: bool
 
+    @property
+    def by_amateur(self) -> bool:
+        """Whether it is the decoder's amateur."""
+        return self.by_model and self.setting is None
+
 
 @dataclass(frozen=True)
 class Proposal:

@@ -1,6 +1,8 @@
 """Greedy decoding: the best token at every step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -26,6 +28,10 @@ class Greedy(TokenStrategy):
     @property
     def captured_choice(self) -> Choice | None:
         return self.choose
+
+    @property
+    def of_transformers(self) -> Mapping[str, Any] | None:
+        return {}
 
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         del draws

@@ -1,7 +1,8 @@
 """Sampling from the distribution that the scores define."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -47,6 +48,10 @@ class Sample(TokenStrategy):
     @property
     def captured_choice(self) -> Choice | None:
         return None if self.whole_batch else self.choose
+
+    @property
+    def of_transformers(self) -> Mapping[str, Any] | None:
+        return {"do_sample": True, "top_k": 0}
 
     def choose(self, scores: Float[Tensor, "n vocab"], draws: Draws) -> Chosen:
         if self.rng == "transformers":

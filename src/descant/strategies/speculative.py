@@ -5,8 +5,8 @@ the amateur of a contrast drafts, this is speculative contrastive decoding, Yuan
 """
 
 import operator
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -115,6 +115,17 @@ class Speculative(TokenStrategy):
     @property
     def drafting(self) -> Drafting:
         return Drafting(self.draft, by_model=not isinstance(self.draft, PromptLookup))
+
+    @property
+    def of_transformers(self) -> Mapping[str, Any] | None:
+        return None if self.random else {}  # drawn, it is the same distribution from other draws
+
+    def over(self, base: TokenStrategy) -> "Speculative":
+        return replace(self, base=base)
+
+    def cost(self, expert: str) -> str:
+        del expert
+        return "fewer of expert"
 
     def passes(self, source: str, *, drafts: bool) -> Iterator[tuple[int, bool, int]]:
         most = LONGEST if self.tokens == "auto" else self.tokens
