@@ -69,7 +69,7 @@ def test_the_shortlist_leaves_a_cut_at_a_tokens_very_edge_to_the_sort(
 
 
 def test_the_shortlist_is_used_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peaked rows are decided without a sort, between equals too; rows that are flat are sorted."""
+    """Peaked rows are decided without a sort; rows that are flat are sorted, and cuts of top-p between equals."""
     sorts: list[torch.Tensor] = []
     for kind in (TopP, Typical):
         sort = kind._removed
@@ -80,7 +80,7 @@ def test_the_shortlist_is_used_where_it_can_be(monkeypatch: pytest.MonkeyPatch) 
     case.scores[3] = -math.inf
     case.scores[3, [7, 9]] = 1.0  # half the mass each
     TopP(0.4)(case.history, case.scores)
-    assert torch.equal(torch.cat(sorts), case.scores[1:2])
+    assert torch.equal(torch.cat(sorts), case.scores[[1, 3]])
     sorts.clear()
     Typical(0.4)(case.history, case.scores)
     assert torch.equal(torch.cat(sorts), case.scores[1:2])
@@ -106,3 +106,13 @@ def test_settings_are_refused() -> None:
         TopP(0.5, 0)
     with pytest.raises(SettingsError, match=r"Typical\.mass is 1\.0; use a number between 0 and 1"):
         Typical(1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cut_between_equals_is_left_to_the_sort(dtype: torch.dtype) -> None:
+    """A whole vocabulary of half-precision scores, of which many are equal: what is kept is what transformers keeps."""
+    case = make_case(3, rows=40, vocab=8192, dtype=dtype)
+    case.scores = (case.scores * 2).to(torch.bfloat16).to(dtype)
+    for p in (0.3, 0.6):
+        expected = case.expected(lambda _, p=p: TopPLogitsWarper(p))
+        assert torch.equal(TopP(p)(case.history, case.scores), expected)

@@ -19,7 +19,6 @@ from torch import Tensor
 from descant.checks import kept, number
 from descant.numerics.wide import Blocks, divided, in_parts, is_wide, keep, log_total
 from descant.processors.base import History, Processor
-from descant.processors.introsort import is_torchs_order, last_in_order
 
 _SHORTLISTS = (64, 512)
 """Lengths of shortlists to try, in turn."""
@@ -76,27 +75,18 @@ class TopP(Processor):
         if not _has_shortlists(scores):
             return None
         first = torch.arange(len(scores))[:, None] * scores.shape[1]
-        ids, cut, decided, tied = self._by_shortlist(Blocks(scores, temperature))
-        listed = (torch.arange(ids.shape[1]) < cut) & (decided & ~tied)[:, None]
+        ids, cut, decided = self._by_shortlist(Blocks(scores, temperature))
+        listed = (torch.arange(ids.shape[1]) < cut) & decided[:, None]
         places = [(first + ids)[listed]]
-        for row in (decided & tied).nonzero()[:, 0].tolist():
-            known = is_torchs_order(scores.dtype)
-            tokens = last_in_order(divided(scores[row], temperature), int(cut[row])) if known else None
-            if tokens is None:
-                decided[row] = False
-            else:
-                places.append(first[row] + tokens)
         for rows in (~decided).nonzero()[:, 0].split(torch.get_num_threads()):
             row, token = (~self._removed(divided(scores[rows], temperature))).nonzero(as_tuple=True)
             places.append(first[rows[row], 0] + token)
         return torch.cat(places)
 
-    def _by_shortlist(
-        self, blocks: Blocks
-    ) -> tuple[Int64[Tensor, "n few"], Int64[Tensor, "n 1"], Bool[Tensor, " n"], Bool[Tensor, " n"]]:
-        """Return the best tokens, best first, and how many of them are kept.
+    def _by_shortlist(self, blocks: Blocks) -> tuple[Int64[Tensor, "n few"], Int64[Tensor, "n 1"], Bool[Tensor, " n"]]:
+        """Return the best tokens, best first, how many of them are kept, and for which rows that is beyond doubt.
 
-        Then for which rows that is beyond doubt, and where the cut falls between equal scores.
+        Where the cut falls between equal scores, which of them are kept is the sort's choice.
         """
         total = blocks.log_total()[:, None].double()
         for length in _SHORTLISTS:
@@ -111,7 +101,7 @@ class TopP(Processor):
         decided = ends & clear[:, self.min_tokens_to_keep :].all(-1)
         edge = cut.clamp(max=best.shape[1] - 1)
         tied = (best.gather(-1, edge) == best.gather(-1, edge - 1))[:, 0]
-        return ids, cut, decided, tied
+        return ids, cut, decided & ~tied
 
 
 @dataclass(frozen=True)
