@@ -1,4 +1,4 @@
-"""The command line: `descant generate`, `compare`, `score`, `methods`, and what joins it from outside.
+"""The command line: `descant generate`, `compare`, `score`, `methods`, `warm-up`, and what joins it from outside.
 
 It translates arguments; all decoding lives in the library. Packages, the laboratory first, add commands through the
 entry-point group `descant.commands`: each names a function with typer's annotations that returns an exit code.
@@ -16,6 +16,7 @@ from descant.cli.console import DONE, data_writer, report
 from descant.cli.generate import generate
 from descant.cli.options import Json
 from descant.cli.score import score
+from descant.cli.warm_up import warm_up
 
 app = typer.Typer(
     add_completion=False,
@@ -85,5 +86,6 @@ def common(
 app.callback()(common)
 for command in (generate, compare, score, methods):
     app.command()(command)
+app.command("warm-up")(warm_up)
 for entry in sorted(entry_points(group="descant.commands"), key=lambda entry: entry.name):
     app.command(entry.name)(entry.load())

@@ -183,7 +183,7 @@ def stop_on_interrupt() -> Iterator[Stop]:
 class Progress:
     """A bar on stderr, if that is a terminal and there is more than one thing to do."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, doing: str = "decoding") -> None:
         self._bar: Any = None
         if total > 1 and sys.stderr is not None and sys.stderr.isatty():
             from rich.console import Console
@@ -195,7 +195,7 @@ class Progress:
                 transient=True,
                 redirect_stdout=False,
             )
-            self._bar.add_task("decoding", total=total)
+            self._bar.add_task(doing, total=total)
 
     def __enter__(self) -> "Progress":
         if self._bar is not None:
