@@ -309,8 +309,24 @@ def test_buffers_that_are_outgrown_are_held_by_no_graph(recorder: Recorder, monk
     assert outgrown
 
 
+class Watched:
+    """A lock that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.waiting = threading.Event()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.waiting.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def test_threads_take_turns_with_a_captured_pass() -> None:
-    """A second thread comes while the first one's pass runs."""
+    """A second thread comes while the first one's pass runs, and waits for it."""
     architecture, bucket = inspect_model(EXPERT), Bucket(1, 1, every=False)
     plans = [torch.tensor([[token, 0, 1]]) for token in (7, 23)]
     results: dict[int, Tensor] = {}
@@ -321,12 +337,15 @@ def test_threads_take_turns_with_a_captured_pass() -> None:
             if not second:
                 second.append(threading.Thread(target=read, args=(1,)))
                 second[0].start()
-                second[0].join(0.3)  # it waits, or else is done by now
+                while second[0].is_alive() and not lock.waiting.wait(0.01):
+                    pass
+                assert second[0].is_alive(), "it has not waited"
             return function(tensors)
 
         return replay
 
     step = graph.CapturedStep(architecture, bucket, capture)
+    lock = step._lock = Watched()  # type: ignore[assignment]
     buffers = find_layout(architecture).buffers(1, 64)
 
     @torch.inference_mode()

@@ -287,8 +287,11 @@ def test_bad_metrics_are_refused(decoder: Decoder, name: str, settings: dict[str
 
 
 def test_every_metric_loads_by_name(decoder: Decoder) -> None:
-    names = ("judge", "diversity", "rep-3", "distinct-2", "zipf", "length", "latency", "speed", "passes", "perplexity")
-    assert load_metric("rep-3", decoder).name == "rep-3"
-    assert load_metric("distinct-2", decoder).name == "distinct-2"
-    for name in (*names, "coherence", "mauve"):
-        assert load_metric(name, decoder).name
+    kinds = {
+        "judge": Judged, "diversity": Diversity, "rep-3": RepN, "distinct-2": DistinctN, "zipf": Zipf, "length": Length,
+        "latency": Latency, "speed": Seconds, "passes": Passes, "perplexity": Perplexity, "coherence": Coherence,
+        "mauve": Mauve,
+    }  # fmt: skip
+    found = {name: load_metric(name, decoder) for name in kinds}
+    assert {name: type(metric) for name, metric in found.items()} == kinds
+    assert {name: metric.name for name, metric in found.items()} == {name: name for name in kinds}
