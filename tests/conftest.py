@@ -17,6 +17,12 @@ import torch  # noqa: E402
 torch.set_num_threads(1)  # tiny models: a second thread only waits for the first
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep a cache of the tests' own: what lies in the user's, compiled passes above all, is not theirs."""
+    os.environ["DESCANT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def unchecked_types() -> Iterator[None]:
     """Switch the type checks of calls off, to see what descant itself says of an argument of the wrong type."""
