@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from cli_runs import Run
 
 import architectures
 from checkpoints import sentencepiece_tokenizer
+from cli_runs import Run
 from descant import Decoder, OtherTokenizer, VocabularyError
 
 

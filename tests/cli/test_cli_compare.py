@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import Run
 from transformers import GenerationConfig
 
+from cli_runs import Run
 from descant import Contrastive, Decoder, Likelihood, Sample, TopK
 from descant.cli.options import RunOptions
 from descant.cli.parity import generation_config, transformers_tokens

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from cli_runs import Done, Run
 from safetensors.torch import load_file, save_file
 
 from checkpoints import sentencepiece_tokenizer, write_checkpoint
+from cli_runs import Done, Run
 from descant import Decoder
 from descant.cli.console import Writer, report, stop_on_interrupt
 from descant.errors import DescantError

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from cli_runs import Run
 
+from cli_runs import Run
 from descant import Contrastive, Decoder, Likelihood, TopP
 
 PROMPT = "The dog"
