@@ -247,5 +247,7 @@ def test_usage_errors(run: Run, study: Path, tmp_path: Path, monkeypatch: pytest
 def test_the_example_study_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     from descant.lab.studies.config import read_study
 
-    for path in (Path(__file__).parents[2] / "examples" / "studies").glob("*.yaml"):
+    paths = list((Path(__file__).parents[3] / "examples" / "studies").glob("*.yaml"))
+    assert paths
+    for path in paths:
         assert read_study(path).methods

@@ -41,7 +41,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 }
 """Settings under which an experiment takes a moment."""
 
-PAGES = Path(__file__).parents[2] / "docs" / "experiments"
+PAGES = Path(__file__).parents[3] / "docs" / "experiments"
 
 
 @dataclass(frozen=True)
@@ -216,3 +216,7 @@ def test_committed_pages_are_what_their_records_say(name: str) -> None:
     assert "## What it shows" in written
     assert "/tmp" not in page + json.dumps(record)
     assert {path.name for path in PAGES.glob(f"{name}-*.svg")} == set(re.findall(r"!\[[^]]*\]\(([^)]+)\)", page))
+
+
+def test_every_experiment_has_a_committed_page() -> None:
+    assert {path.stem for path in PAGES.glob("*.json")} == set(EXPERIMENTS)

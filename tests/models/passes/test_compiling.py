@@ -52,7 +52,7 @@ def test_a_process_that_is_killed_while_it_compiles_holds_no_lock(tmp_path: Path
         "CXX": str(compiler),
         "DESCANT_CACHE": str(folder),
         "TORCHINDUCTOR_CACHE_DIR": str(inductor),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)]),
     }
     with subprocess.Popen([sys.executable, "-c", COMPILES], env=environment, stderr=subprocess.DEVNULL) as process:
         running = psutil.Process(wait_for(started, process))

@@ -92,7 +92,7 @@ def conditions(device: torch.device | None = None) -> dict[str, str | int]:
     """
     gpu = {"gpu": torch.cuda.get_device_name(device)} if device is not None and device.type == "cuda" else {}
     return {
-        "commit": commit(Path(__file__).parents[1]) or "none",
+        "commit": commit(Path(__file__).parents[2]) or "none",
         **gpu,
         "cpu": next((_value(line) for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
         or platform.processor()

@@ -295,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(prog="python -m descant.lab.pair.evaluate", description="Measure pairs.")
     parser.add_argument("pairs", type=Path, nargs="*", help="folders of pairs, the shipped one first")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the two files go")
+    parser.add_argument("--out", type=Path, default=demo_paths()[0].parents[1], help="where the two files go")
     parser.add_argument("--limit", type=int, help="use so many questions only, for a quick try")
     options = parser.parse_args(arguments)
     record = options.out / "results.json"
