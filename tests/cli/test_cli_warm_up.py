@@ -46,6 +46,7 @@ def test_what_is_refused(run: Run, models: tuple[str, ...], asked: list[tuple[st
         (("--rows", "0"), "whole numbers from 1"),
         (("--runner", "eager"), "compiles nothing"),
         (("--methods", "nonsense"), "nonsense"),
+        (("--methods", ","), "names none"),
     ):
         done = run("warm-up", *models, *arguments)
         assert done.code == 2

@@ -89,24 +89,17 @@ def _prepare(
     models: ModelOptions, method: MethodOptions, run: RunOptions, methods: str | None
 ) -> "tuple[list[Contender], dict[str, Any]]":
     """Check all options, then load the models; return who competes, and the arguments that all share."""
-    from descant.cli.contenders import Contender, resolve_all
+    from descant.cli.contenders import Contender, load_for, resolve_all
     from descant.cli.decoding import chat_settings
-    from descant.cli.methods import NEEDS_AMATEUR, settle_randomness
-    from descant.cli.models import load_models, plan_models
+    from descant.cli.methods import settle_randomness
+    from descant.cli.models import plan_models
     from descant.decoder import Decoder
 
     plan = plan_models(models)
     names = _names(plan, methods)
     found = resolve_all(["greedy" if name == AMATEUR else name for name in names], method.given())
     resolved, seed = settle_randomness(found, run, None, "transformers")
-    reads = any(entry.reads_amateur for entry in resolved)
-    if reads and not plan.has_amateur:
-        raise UsageError(f"one of the methods {NEEDS_AMATEUR}")
-    decoder = load_models(
-        plan,
-        reads_amateur=reads or AMATEUR in names,
-        reads=dict.fromkeys(name for entry in resolved for name in entry.method.scoring.sources),
-    )
+    decoder = load_for(plan, resolved, amateur=AMATEUR in names)
     alone: Decoder | None = None
     if AMATEUR in names:
         alone = Decoder(decoder.amateur, decoder.tokenizer)  # type: ignore[arg-type]
@@ -126,15 +119,15 @@ def _prepare(
 
 def _names(plan: "Plan", methods: str | None) -> list[str]:
     """Return the methods that were asked for, or those that the models allow."""
+    from descant.cli.contenders import split_names
+
     options = plan.options
     special = options.amateur_window is not None or options.amateur_prompt is not None or options.bridge_tokenizers
     is_model = plan.amateur is not None and not special
     if methods is None:
         alone = [AMATEUR] if is_model else []
         return [*alone, "greedy", *(["contrastive"] if plan.has_amateur else [])]
-    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-    if not names:
-        raise UsageError("--methods names none; `descant methods` lists them")
+    names = split_names(methods)
     if AMATEUR in names and not is_model:
         raise UsageError("the amateur alone needs a model of its own; give --amateur NAME, or drop it from --methods")
     return names

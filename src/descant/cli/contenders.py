@@ -2,16 +2,18 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from descant.cli.methods import Resolved, apply, refuse_unused
+from descant.cli.methods import NEEDS_AMATEUR, Resolved, apply, refuse_unused
+from descant.cli.models import Plan, load_models
 from descant.cli.options import RunOptions
 from descant.cli.parity import generation_config, transformers_tokens
 from descant.decoder import Decoder
+from descant.errors import UsageError
 from descant.presets import Preset, preset
 from descant.results import Output
 
@@ -105,6 +107,35 @@ class Contender:
     def _set_seed(self) -> None:
         if self.seed is not None:
             torch.manual_seed(self.seed)
+
+
+def split_names(methods: str) -> list[str]:
+    """Return the methods that a list names, each once.
+
+    Raises
+    ------
+    UsageError
+        If it names none.
+    """
+    names = list(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    if not names:
+        raise UsageError("--methods names none; `descant methods` lists them")
+    return names
+
+
+def load_for(plan: Plan, resolved: Collection[Resolved], *, amateur: bool = False) -> Decoder:
+    """Load what some methods read, and the amateur also if it is wanted by itself.
+
+    Raises
+    ------
+    UsageError
+        If one of them needs an amateur and the plan has none.
+    """
+    reads_amateur = any(entry.reads_amateur for entry in resolved)
+    if reads_amateur and not plan.has_amateur:
+        raise UsageError(f"one of the methods {NEEDS_AMATEUR}")
+    reads = dict.fromkeys(name for entry in resolved for name in entry.method.scoring.sources)
+    return load_models(plan, reads_amateur=reads_amateur or amateur, reads=reads)
 
 
 def resolve_all(names: Iterable[str], given: Mapping[str, Any]) -> list[Resolved]:

@@ -26,9 +26,8 @@ def warm_up(
     What is compiled is kept on disk, and --runner auto, the default everywhere, takes it. A shape takes from ten
     seconds; a method has a few for each model, and about ten where it drafts. Prints which will run compiled.
     """
-    from descant.cli.contenders import resolve_all
-    from descant.cli.methods import NEEDS_AMATEUR
-    from descant.cli.models import load_models, plan_models
+    from descant.cli.contenders import load_for, resolve_all, split_names
+    from descant.cli.models import plan_models
 
     if models.runner == "eager":
         raise UsageError("--runner eager compiles nothing; leave it out")
@@ -36,13 +35,9 @@ def warm_up(
         counts = _counts(rows)
         plan = plan_models(models)
         default = "contrastive" if plan.has_amateur else "greedy"
-        names = list(dict.fromkeys(name.strip() for name in (methods or default).split(",")))
+        names = split_names(default if methods is None else methods)
         resolved = resolve_all(names, method.given())
-        reads_amateur = any(entry.reads_amateur for entry in resolved)
-        if reads_amateur and not plan.has_amateur:
-            raise UsageError(f"one of the methods {NEEDS_AMATEUR}")
-        reads = dict.fromkeys(name for entry in resolved for name in entry.method.scoring.sources)
-        decoder = load_models(plan, reads_amateur=reads_amateur, reads=reads)
+        decoder = load_for(plan, resolved)
         with Progress(len(names) * len(counts), "compiling") as progress:
             for name, entry in zip(names, resolved, strict=True):
                 for count in counts:

@@ -56,6 +56,7 @@ class Beams(Growth):
     def __init__(self, strategy: "Beam", loop: Loop) -> None:
         super().__init__(loop)
         self._strategy = strategy
+        self.width = strategy.width
         self._searches: list[_Search] = []
 
     def __len__(self) -> int:
@@ -64,9 +65,7 @@ class Beams(Growth):
     def join(self, joining: Sequence[Row]) -> None:
         """Begin searches, each with its prompt as the only beam."""
         self._searches += [_Search(row, self._strategy) for row in joining]
-        sources = self.loop.sources
-        sources.add_rows(len(joining), [row.other_prompts for row in joining])
-        sources.reserve(len(self) * self._strategy.width, max(row.limit for row in self.loop.rows))
+        super().join(joining)
 
     def step(self) -> list[Row]:
         """Extend all beams by a token, make those that go on the rows, and return what has ended.
@@ -85,7 +84,7 @@ class Beams(Growth):
         if extended.barren:
             [row, *_] = extended.barren
             raise DecodingError(
-                f"the processors forbid every continuation of row {row.index}, whose {self._strategy.width} beams have "
+                f"the processors forbid every continuation of row {row.index}, whose {self.width} beams have "
                 "all come to an end; allow more tokens (bad words, logit bias and bans exclude the whole vocabulary)"
             )
         loop.record(judged, [(row, place, row.tokens[-1]) for row, place in extended.made])

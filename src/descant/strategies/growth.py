@@ -165,7 +165,14 @@ class Growth(ABC):
     ----------
     loop
         Whose rows grow.
+
+    Attributes
+    ----------
+    width
+        How many rows of the models a prompt comes to take.
     """
+
+    width = 1
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -177,7 +184,7 @@ class Growth(ABC):
     def join(self, joining: Sequence[Row]) -> None:
         """Take prompts in; the loop's rows end with them."""
         self.loop.sources.add_rows(len(joining), [row.other_prompts for row in joining])
-        self.loop.sources.reserve(len(self.loop.rows), max(row.limit for row in self.loop.rows))
+        self.loop.sources.reserve(len(self) * self.width, max(row.limit for row in self.loop.rows))
 
     @abstractmethod
     def step(self) -> list[Row]:
