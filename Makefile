@@ -6,7 +6,7 @@ RUNNING := $(VENV)/.installed
 INSTALLED := $(VENV)/.installed-dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-heavy test-gpu test-versions lock check bench demo-pair docs docs-figures notebook format clean
+.PHONY: demo test test-heavy test-gpu test-versions lock options check bench demo-pair docs docs-figures notebook format clean
 .DEFAULT_GOAL := demo
 
 # setuptools first: the build of descant itself then takes the locked one too.
@@ -54,6 +54,10 @@ test-heavy: $(INSTALLED)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu
+
+## The options that methods' parts declare, listed for the command line: after a part has changed.
+options: $(INSTALLED)
+	$(BIN)/python -m descant.cli.collect
 
 ## Style, types, layers, unused code.
 check: $(INSTALLED)

@@ -7,6 +7,7 @@ from benchmarks.shapes import peaked, shape
 from descant import Contrastive, Decoder, Greedy
 from descant.lab.bench.measure import Spread, in_rounds, ratio
 from descant.models.linears.packing import pack
+from descant.types import Candidates, Logits
 
 _PAIRS = (("Qwen2.5-0.5B", False, (1, 16)), ("Qwen2.5-0.5B", True, (1, 16)), ("Qwen2.5-3B", True, (1, 8)))
 """Experts, whether linear layers are packed, and the batches."""
@@ -17,9 +18,9 @@ _STEPS, _ROUNDS = 6, 5
 class _WholeHead(Contrastive):
     """Reads all of the amateur's logits, as a method must that shows or adds up scores."""
 
-    @property
-    def head_suffices(self) -> bool:
-        return False
+    def needed(self, expert: Logits, *, exactly: bool = False) -> Candidates | None:
+        del expert, exactly
+        return None
 
 
 def narrow_head() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -29,3 +30,17 @@ def unchecked_types() -> Iterator[None]:
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def bfloat16_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let PyTorch's own product stand for oneDNN's kernels in bfloat16 where this processor has none."""
+    mkldnn = torch.ops.mkldnn
+    if not mkldnn._is_mkldnn_bf16_supported():
+
+        def multiply(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *_: object) -> torch.Tensor:
+            return torch.nn.functional.linear(states, weight, bias)
+
+        monkeypatch.setattr(mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+        monkeypatch.setattr(mkldnn, "_reorder_linear_weight", torch.clone)
+        monkeypatch.setattr(mkldnn, "_linear_pointwise", SimpleNamespace(default=multiply))

@@ -57,10 +57,10 @@ AMATEURS: dict[str, tuple[Any, oracle.Sourcing]] = {
 }
 
 
-@pytest.mark.parametrize("selective", [None, True, False])
+@pytest.mark.parametrize("selective", [True, False])
 @pytest.mark.parametrize("amateur", AMATEURS)
 @pytest.mark.parametrize("scoring", SCORINGS)
-def test_contrastive_decoding_equals_the_oracle(scoring: str, amateur: str, selective: bool | None) -> None:
+def test_contrastive_decoding_equals_the_oracle(scoring: str, amateur: str, selective: bool) -> None:
     import dataclasses
 
     part, source = AMATEURS[amateur]
@@ -267,7 +267,7 @@ def test_score_is_what_generate_reports_for_its_own_tokens(scoring: Any) -> None
 
 def test_score_under_the_expert_is_its_log_likelihood(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when positions are read in blocks of two."""
-    import descant.engine.given_text
+    import descant.strategies.given
 
     ends = make_prompts(7, 2, 4, 1, seed=5)
     expected = []
@@ -277,7 +277,7 @@ def test_score_under_the_expert_is_its_log_likelihood(monkeypatch: pytest.Monkey
         expected.append(sum(float(logprobs[len(prompt) + i - 1, token]) for i, token in enumerate(end)))
     decoder = Decoder(EXPERT)
     assert decoder.score(PROMPTS, ends) == pytest.approx(expected, abs=1e-9)
-    monkeypatch.setattr(descant.engine.given_text, "_ENTRIES", 2 * 4 * architectures.VOCAB)
+    monkeypatch.setattr(descant.strategies.given, "_ENTRIES", 2 * 4 * architectures.VOCAB)
     assert decoder.score(PROMPTS, ends) == pytest.approx(expected, abs=1e-9)
 
 
@@ -422,11 +422,11 @@ def test_recurrent_experts_join_and_leave_batches_with_an_attention_amateur(batc
 
 
 def test_a_long_prompt_is_one_pass_where_parts_would_be_read_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    import descant.engine.given_text
     import descant.sources.sources
+    import descant.strategies.given
 
     monkeypatch.setattr(descant.sources.sources, "_ROW_TOKENS", 4)
-    monkeypatch.setattr(descant.engine.given_text, "_ENTRIES", 1)
+    monkeypatch.setattr(descant.strategies.given, "_ENTRIES", 1)
     model = architectures.build("mamba", seed=1)
     passes = 0
     forward = model.backbone.forward

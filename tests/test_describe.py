@@ -13,7 +13,8 @@ from transformers import LogitsProcessor, LogitsProcessorList, MinLengthLogitsPr
 
 from descant import BadWords, Contrastive, LogitBias
 from descant.describe import describe
-from descant.processors import TransformersProcessor, as_processor
+from descant.processors import TransformersProcessor
+from descant.processors.adapter import as_processor
 
 
 class Custom(LogitsProcessor):

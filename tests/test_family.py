@@ -224,7 +224,7 @@ def test_the_amateur_drafts_for_its_own_contrast(amateur: Any) -> None:
 
 
 def test_blocks_of_scores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import descant.engine.given_text
+    import descant.strategies.given
 
     ends = make_prompts(7, 2, 4, 1, seed=5)
     for name in ("dola high", "context-aware", "proxy tuning", "contrastive with n-grams"):
@@ -232,7 +232,7 @@ def test_blocks_of_scores_change_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         decoder, given = decoder_of(models)
         whole = decoder.score(PROMPTS, ends, scoring, **given)
         with monkeypatch.context() as patch:
-            patch.setattr(descant.engine.given_text, "_ENTRIES", 2 * 4 * 3 * WIDTH)
+            patch.setattr(descant.strategies.given, "_ENTRIES", 2 * 4 * 3 * WIDTH)
             assert decoder.score(PROMPTS, ends, scoring, **given) == pytest.approx(whole, abs=1e-9)
 
 

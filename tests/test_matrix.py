@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ from descant.models import RunnerName
 from descant.models.linears import narrow_head
 from descant.numerics.choose import row_generator
 from descant.processors import Processor
-from descant.sources.settings import Amateur
+from descant.sources import Amateur
 from descant.strategies import Strategy
 
 VOCAB = 31
@@ -184,7 +184,7 @@ WITH_AMATEUR = {
         released=True,
     ),
     "contrastive, one candidate": difference(Contrastive(candidates=1), candidates=1),
-    "contrastive, selective": difference(Contrastive(0.05, selective=True), alpha=0.05),
+    "contrastive, unselective": difference(Contrastive(0.05, selective=False), alpha=0.05),
     "contrastive, beta": Scored(
         Contrastive(0.02, beta=0.5), lambda s: oracle.contrastive(s.expert, s.other, alpha=0.02, beta=0.5)
     ),
@@ -318,10 +318,6 @@ ALL = frozenset(STRATEGIES)
 REFUSALS = (
     Refusal(frozenset(WITH_AMATEUR), frozenset({"none"}), ALL, r"needs an amateur .* give Decoder\(…, amateur=…\)"),
     Refusal(frozenset(WITH_SOURCES), frozenset({"none"}), ALL, r"needs sources .* give Decoder\(…, sources="),
-    Refusal(
-        frozenset({"contrastive, selective"}), frozenset(SOURCES), BEAMS,
-        "leaves out scores that a beam search adds up; leave it at None",
-    ),
     Refusal(
         frozenset(WITHOUT_AMATEUR), frozenset({"none"}), frozenset({AMATEUR_DRAFTS}),
         r"this decoder has none; give draft=PromptLookup\(3\), EarlyExit\(layer\) or a model",
@@ -467,7 +463,7 @@ def test_every_combination_gives_what_the_oracle_gives(scoring: str, source: str
             check_cell(cell)
 
 
-NARROW = [name for name, scored in SCORINGS.items() if scored.scoring.head_suffices]
+NARROW = [name for name, scored in SCORINGS.items() if scored.scoring.needed(torch.zeros(1, 2)) is not None]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -517,7 +513,7 @@ def test_the_matrix_lacks_nothing_that_the_package_offers() -> None:
     assert {type(each) for value in PROCESSORS.values() for each in value.processors} == offered(Processor)
     assert {type(each) for each in STRATEGIES.values()} == offered(Strategy)
     amateurs = [source.amateur for source in SOURCES.values() if source is not None]
-    for kind in set(get_args(Amateur)) - ELSEWHERE:
+    for kind in {PreTrainedModel, *offered(Amateur)} - ELSEWHERE:
         assert any(isinstance(amateur, kind) for amateur in amateurs), kind
 
 

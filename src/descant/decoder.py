@@ -1,7 +1,6 @@
 """The public face: a pair of models, and text from them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any, Literal
 
@@ -14,7 +13,6 @@ from descant.calls.prompts import Prompts
 from descant.calls.run import Run
 from descant.checks import shown, whole
 from descant.describe import describe
-from descant.engine.given_text import score_continuations
 from descant.engine.loop import Engine
 from descant.engine.warm_up import warm_up
 from descant.errors import DescantError, SettingsError
@@ -22,14 +20,19 @@ from descant.method import Method
 from descant.models import RunnerName
 from descant.models.loading import eos_token_ids, load_model, load_tokenizer
 from descant.models.wrapped import unwrapping
-from descant.processors import Processor, as_processor
+from descant.processors import Processor
+from descant.processors.adapter import as_processor
 from descant.results import Output, Piece, Score
 from descant.scoring import Contrastive, Likelihood, Scoring
+from descant.sources import EarlyExit
+from descant.sources.amateur import Amateur, AnyAmateur, describe_model
 from descant.sources.confident_exit import ConfidentExit
-from descant.sources.describe import describe_model
-from descant.sources.settings import Amateur, EarlyExit, OtherTokenizer, Window
 from descant.strategies import Greedy, Strategy
 from descant.tokens import decode
+
+__all__ = [
+    "Decoder",
+]
 
 Name = str | PathLike[str]
 """A hub id, or a local folder."""
@@ -88,10 +91,10 @@ class Decoder:
         self,
         expert: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
-        amateur: Amateur | None = None,
+        amateur: AnyAmateur | None = None,
         *,
         amateur_tokenizer: PreTrainedTokenizerBase | None = None,
-        sources: Mapping[str, Amateur] | None = None,
+        sources: Mapping[str, AnyAmateur] | None = None,
         source_tokenizers: Mapping[str, PreTrainedTokenizerBase] | None = None,
         runner: RunnerName = "auto",
         confident_exit: ConfidentExit | None = None,
@@ -127,8 +130,8 @@ class Decoder:
         cls,
         expert: Name,
         *,
-        amateur: Name | Amateur | None = None,
-        sources: Mapping[str, Name | Amateur] | None = None,
+        amateur: Name | AnyAmateur | None = None,
+        sources: Mapping[str, Name | AnyAmateur] | None = None,
         device: str = "auto",
         dtype: str = "auto",
         allow_pickle: bool = False,
@@ -203,10 +206,7 @@ class Decoder:
         for name, checkpoint in names.items():
             other = load(checkpoint, None, amateur_quantization if name == "amateur" else None)
             part = parts[name]
-            if isinstance(part, OtherTokenizer):  # holds its tokenizer
-                parts[name] = replace(part, model=other, tokenizer=tokenizers.pop(name))
-            else:
-                parts[name] = Window(other, part.tokens) if isinstance(part, Window) else other
+            parts[name] = part.with_model(other, tokenizers[name]) if isinstance(part, Amateur) else other
         return cls(
             model,
             tokenizer,
@@ -391,12 +391,16 @@ class Decoder:
             )
         scoring = self._scoring(check_scoring(scoring))
         batch_size = check_batch_size(batch_size)
-        pairs, others = prepare_pairs(self._models, self.tokenizer, scoring, prompts, continuations, amateur_prompts)
-        resolved = self._processors(list_processors(processors))
+        rows, given = prepare_pairs(self._models, self.tokenizer, scoring, prompts, continuations, amateur_prompts)
+        method = Method(scoring, self._processors(list_processors(processors)), given)
+        sources = self._models.open(scoring, given)
+        engine = Engine(sources, method, batch_rows=len(rows), max_rows=batch_size, top_logprobs=1)
+        engine.add(rows)
+        while engine.busy:
+            engine.step()
         return [
-            score
-            for part in (slice(start, start + batch_size) for start in range(0, len(pairs), batch_size))
-            for score in score_continuations(self._models.open(scoring), scoring, resolved, pairs[part], others[part])
+            Score(row.new_tokens, row.logprobs, greedy=[best for [(best, _)] in row.top_logprobs] == row.new_tokens)
+            for row in rows
         ]
 
     def warm_up(
@@ -475,7 +479,7 @@ class Decoder:
         return "" if self.tokenizer is None else decode(self.tokenizer, [token_id])
 
 
-def _named(part: Name | Amateur) -> Name | None:
+def _named(part: Name | AnyAmateur) -> Name | None:
     """Return the name of a checkpoint that a source is to be loaded from."""
-    model = part.model if isinstance(part, (Window, OtherTokenizer)) else part
+    model = part.reads if isinstance(part, Amateur) else part
     return model if isinstance(model, (str, PathLike)) else None

@@ -18,6 +18,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+__all__ = [
+    "DecodingError",
+    "DescantError",
+    "LoadError",
+    "OutOfMemoryError",
+    "PromptError",
+    "SettingsError",
+    "UnsupportedModelError",
+    "UsageError",
+    "VocabularyError",
+]
+
 
 class DescantError(Exception):
     """Base of every error that descant raises on purpose.

@@ -64,7 +64,7 @@ class Preset:
     @property
     def cost(self) -> str:
         """What a token costs in forward passes, by the sources that make them; layers are read by the head alone."""
-        layers = self.scoring.for_expert(_TYPICAL_DEPTH, tied=False).exits
+        layers = self.scoring.for_models(_TYPICAL_DEPTH, tied=False).exits
         models = [name for name in self.scoring.sources[1:] if name not in layers]
         expert = "expert + head × layers" if layers else "expert"
         drafting = self.strategy.drafting

@@ -6,6 +6,16 @@ from typing import Any
 
 from descant.types import FinishReason
 
+__all__ = [
+    "Candidate",
+    "Output",
+    "Piece",
+    "Score",
+    "Speculation",
+    "Timing",
+    "TokenTrace",
+]
+
 
 @dataclass(frozen=True)
 class Timing:

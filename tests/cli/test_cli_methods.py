@@ -1,5 +1,6 @@
 """From options to methods and models: each option reaches its part, or is refused."""
 
+import json
 import re
 from typing import Any
 
@@ -32,6 +33,7 @@ from descant import (
     UsageError,
     WhenUncertain,
 )
+from descant.cli.collect import LIST, collect
 from descant.cli.methods import choose, settings, settle_randomness, speculate
 from descant.cli.models import plan_models
 from descant.cli.options import MethodOptions, ModelOptions, RunOptions
@@ -132,7 +134,7 @@ def test_options_become_parts(name: str | None, given: dict[str, Any], amateur: 
             None,
             {"search_candidates": 4, "top_k": 5, "beams": 2},
             True,
-            "--search-candidates asks for a contrastive search, which neither draws nor keeps beams",
+            "--search-candidates asks for contrastive-search, beside which --top-k and --beams would have no effect",
         ),
         ("beam", {"early_stopping": "yes"}, True, "give true, false or never"),
         ("beam", {"beams": 0}, True, "Beam.width is 0"),
@@ -156,8 +158,12 @@ def test_what_would_be_ignored_is_refused(name: str | None, given: dict[str, Any
 
 
 def test_drafts_for_a_contrastive_search_are_refused() -> None:
-    with pytest.raises(UsageError, match="drafts one token, and a contrastive search compares several"):
+    with pytest.raises(UsageError, match="--draft-tokens would have no effect: Speculative cannot draft"):
         speculate(choose("contrastive-search", {}, has_amateur=True), {"draft_tokens": "4"}, None)
+
+
+def test_the_listed_options_are_those_that_parts_declare() -> None:
+    assert json.loads(LIST.read_text("utf-8")) == collect(), "make options"
 
 
 def test_every_method_option_is_known_to_some_preset() -> None:
@@ -202,7 +208,7 @@ def test_presets_have_papers_and_describe_themselves() -> None:
     assert settings(PRESETS["contrastive-beta"]) == "alpha 0.1, beta 0.5"
     assert settings(PRESETS["top-p"]) == "top-p 0.95"
     assert settings(PRESETS["dola-low"]) == "layers low, alpha 0.1"
-    assert settings(PRESETS["selective-guidance"]) == "threshold 1, scale 1.5"
+    assert settings(PRESETS["selective-guidance"]) == "threshold 1, guidance-scale 1.5"
     assert {name: PRESETS[name].cost for name in ("greedy", "dola-high", "contrastive", "speculative", "dexperts")} == {
         "greedy": "expert",
         "dola-high": "expert + head × layers",

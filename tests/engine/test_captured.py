@@ -35,6 +35,7 @@ from descant import (
 )
 from descant.engine import captured
 from descant.engine.captured import RunAhead
+from descant.method import Method
 from descant.models import inspect_model, open_model, open_runner
 from descant.models.cache import RaggedLayer
 from descant.models.passes import graph
@@ -211,7 +212,7 @@ def test_a_processor_says_whether_it_can_be_captured(name: str) -> None:
 @pytest.mark.usefixtures("unchecked_types")
 @pytest.mark.parametrize("name", SCORINGS)
 def test_a_scoring_says_whether_it_can_be_captured(name: str) -> None:
-    scoring = SCORINGS[name].scoring.for_expert(4, tied=False)
+    scoring = SCORINGS[name].scoring.for_models(4, tied=False)
     names = [*scoring.sources, *scoring.exits]
     logits = [torch.randn(2, 31, dtype=torch.float64) for _ in names]
     assert scoring.capturable == fits_a_graph(lambda *seen: scoring(dict(zip(names, seen, strict=True))), *logits)
@@ -228,7 +229,7 @@ def test_a_whole_step_stays_on_the_device(processed: str, monkeypatch: pytest.Mo
             move_elsewhere(mode, network)
         expert, amateur = (open_model(seen, open_runner(seen, "graph")) for seen in map(inspect_model, networks))
         sources = Sources(expert, {"amateur": amateur}, VOCAB)
-        ahead = RunAhead.of(sources, Contrastive(), PROCESSORS[processed].processors, Sample())
+        ahead = RunAhead.of(sources, Method(Contrastive(), PROCESSORS[processed].processors, Sample()))
         assert ahead is not None
         passes, buffers = {}, []
         for name, model in (("expert", expert), ("amateur", amateur)):

@@ -11,7 +11,8 @@ from transformers import (
 )
 
 from descant import SettingsError
-from descant.processors import RepetitionPenalty, TopK, TransformersProcessor, as_processor
+from descant.processors import RepetitionPenalty, TopK, TransformersProcessor
+from descant.processors.adapter import as_processor
 
 
 class Recorder(LogitsProcessor):

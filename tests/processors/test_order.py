@@ -22,8 +22,8 @@ from descant.processors import (
     TopP,
     TransformersProcessor,
     Typical,
-    canonical_order,
 )
+from descant.processors.order import canonical_order
 
 OURS: dict[str, Processor] = {
     "SequenceBiasLogitsProcessor": LogitBias({1: 1.0}),

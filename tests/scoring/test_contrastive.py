@@ -1,6 +1,7 @@
 """Contrastive scores against a recomputation in plain Python, and the cases at the formulas' edges."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -100,8 +101,9 @@ def test_scores_are_those_of_the_papers(
     expected = torch.tensor([naive(scoring, e, a) for e, a in rows], dtype=dtype).view(expert.shape)
     assert result.dtype == dtype
     torch.testing.assert_close(result, expected)
-    assert torch.equal(scoring.head(expert), expected > -INF)
-    assert torch.equal(scoring.settled(expert), (expected > -INF).sum(-1) == 1)
+    head = expected > -INF
+    assert torch.equal(replace(scoring, selective=False).needed(expert), head)
+    assert torch.equal(scoring.needed(expert), head & (head.sum(-1, keepdim=True) > 1))
     assert torch.equal(expert, before[0])
     assert torch.equal(amateur, before[1])
 
@@ -111,8 +113,8 @@ def test_an_example_by_hand() -> None:
     amateur = torch.tensor([[0.5, 0.125, 0.05, 0.325]], dtype=torch.float64).log()
     result = scored(Contrastive(alpha=0.2), expert + 7, amateur - 3)
     torch.testing.assert_close(result.exp(), torch.tensor([[1.0, 2.0, 4.0, 0.0]], dtype=torch.float64))
-    assert Contrastive(alpha=0.2).settled(expert).tolist() == [False]
-    assert Contrastive(alpha=0.6).settled(expert).tolist() == [True]
+    assert Contrastive(alpha=0.2).needed(expert).tolist() == [[True, True, True, False]]
+    assert Contrastive(alpha=0.6).needed(expert).tolist() == [[False] * 4]
     cut = scored(Contrastive(alpha=0.2, candidates=2), expert, amateur)
     assert (cut > -INF).tolist() == [[True, True, False, False]]
 
@@ -204,14 +206,14 @@ def test_nan_shows_at_its_position_alone(scoring: Contrastive, candidates: int |
         assert broken.tolist() == [[False, False], [True, False], [False, False]]
         assert result[1, 0].logsumexp(-1).isnan()
         assert torch.equal(result[~broken], whole[~broken])
-        assert scoring.settled(expert).sum() == 0
+        assert scoring.needed(expert).any(-1).all()
         source[1, 0, worst] = kept
 
 
 def test_a_settled_position_leaves_the_experts_best_token() -> None:
     expert, amateur = logits(5, 200, 40, scale=3.0)
     scoring = Contrastive(alpha=0.3)
-    settled = scoring.settled(expert)
+    settled = ~scoring.needed(expert).any(-1)
     assert 10 < settled.sum() < 190
     scores = scored(scoring, expert, amateur)
     assert ((scores > -INF).sum(-1) == 1).equal(settled)
@@ -221,13 +223,10 @@ def test_a_settled_position_leaves_the_experts_best_token() -> None:
 def test_likelihood_is_the_experts_logits() -> None:
     expert, _ = logits(0, 2, 5)
     assert Likelihood()({"expert": expert}) is expert
-    assert not Likelihood().settled(expert).any()
 
 
 def test_settings() -> None:
     assert Contrastive.sources == ("expert", "amateur")
-    for selective in (None, True, False):
-        assert Contrastive(selective=selective).skips_settled is selective
     scoring = Contrastive(0.2, 0.5, candidates=9)
     assert eval(repr(scoring)) == scoring
     assert hash(Contrastive()) == hash(Contrastive(alpha=0.1))
@@ -251,7 +250,7 @@ NO_NUMBERS = ["x", True, [1], 1j, torch.ones(2, 2)]
         ({"candidates": 2, "min_tokens_to_keep": 3}, r"Contrastive\.candidates is 2; use at least"),
         ({"min_tokens_to_keep": 0}, r"Contrastive\.min_tokens_to_keep is 0; keep at least 1 token"),
         ({"beta": 0.5, "normalization": "released"}, r"normalization is 'released'; but the β form"),
-        ({"normalization": "paper"}, r'normalization is \'paper\'; use "renormalized" or "released"'),
+        ({"normalization": "paper"}, r'normalization is \'paper\'; use "renormalized", "released" or "none"'),
         *(({name: value}, rf"Contrastive\.{name} is .*; use a number") for name in NUMBERS for value in NO_NUMBERS),
         ({"alpha": None}, r"Contrastive\.alpha is None"),
         ({"alpha": 10**400}, r"Contrastive\.alpha is 1000"),
@@ -259,7 +258,7 @@ NO_NUMBERS = ["x", True, [1], 1j, torch.ones(2, 2)]
         ({"candidates": True}, r"Contrastive\.candidates is True; use at least"),
         ({"min_tokens_to_keep": 1.5}, r"Contrastive\.min_tokens_to_keep is 1\.5; keep at least 1 token"),
         ({"min_tokens_to_keep": None}, r"Contrastive\.min_tokens_to_keep is None; keep at least 1 token"),
-        ({"selective": "no"}, r"Contrastive\.selective is 'no'; use True or False, or None"),
+        ({"selective": "no"}, r"Contrastive\.selective is 'no'; give True or False"),
     ],
 )
 @pytest.mark.usefixtures("unchecked_types")

@@ -121,7 +121,7 @@ def test_nan_shows_at_its_position_alone(case: str) -> None:
     ],
 )
 def test_buckets_of_layers(layers: Any, tied: bool, depth: int, expected: tuple[int, ...]) -> None:
-    scoring = DoLa(layers).for_expert(depth, tied=tied)
+    scoring = DoLa(layers).for_models(depth, tied=tied)
     assert scoring.layers == expected
     assert scoring.sources == ("expert", *(f"layer {layer}" for layer in expected))
 
@@ -129,13 +129,13 @@ def test_buckets_of_layers(layers: Any, tied: bool, depth: int, expected: tuple[
 @pytest.mark.parametrize(("layers", "tied", "depth"), [((8,), False, 8), ("low", True, 3), ((2, 9), True, 9)])
 def test_layers_that_an_expert_lacks_are_refused(layers: Any, tied: bool, depth: int) -> None:
     with pytest.raises(SettingsError, match=f"choose of 0 to {depth - 1}"):
-        DoLa(layers).for_expert(depth, tied=tied)
+        DoLa(layers).for_models(depth, tied=tied)
 
 
 def test_half_of_the_layers_is_the_default_amateur() -> None:
-    assert AutoContrastive().for_expert(9, tied=True) == AutoContrastive(4)
+    assert AutoContrastive().for_models(9, tied=True) == AutoContrastive(4)
     with pytest.raises(SettingsError, match="0 to 3"):
-        AutoContrastive(4).for_expert(4, tied=False)
+        AutoContrastive(4).for_models(4, tied=False)
 
 
 def test_contrast_waits_for_uncertainty() -> None:
@@ -144,18 +144,19 @@ def test_contrast_waits_for_uncertainty() -> None:
     scoring = WhenUncertain(inner, 1.0)
     generator = torch.Generator().manual_seed(0)
     expert, amateur = (2.5 * torch.randn(200, 12, generator=generator, dtype=torch.float64) for _ in range(2))
-    settled = scoring.settled(expert)
+    needed = scoring.needed(expert)
+    settled = ~needed.any(-1)
     whole = scoring({"expert": expert, "amateur": amateur})
     certain = torch.tensor([oracle.entropy(row) <= 1.0 for row in expert.tolist()])
     assert 20 < certain.sum() < settled.sum() < 200
     assert torch.equal(whole[certain], expert[certain])
     assert torch.equal(whole[~certain], inner({"expert": expert, "amateur": amateur})[~certain])
-    alone = scoring.alone(expert)
-    assert torch.equal(alone[certain], whole[certain])
-    assert torch.equal(alone[settled].softmax(-1), whole[settled].softmax(-1))
+    ignoring = scoring({"expert": expert, "amateur": torch.where(needed, amateur, -9.0)})
+    assert torch.equal(ignoring[certain], whole[certain])
+    torch.testing.assert_close(ignoring.softmax(-1), whole.softmax(-1))
+    assert torch.equal(scoring.needed(expert, exactly=True), ~certain[:, None].expand(expert.shape))
     assert scoring.sources == inner.sources
-    assert scoring.skips_settled is None
-    deep = WhenUncertain(DoLa("low"), 1.0).for_expert(8, tied=False)
+    deep = WhenUncertain(DoLa("low"), 1.0).for_models(8, tied=False)
     assert deep.exits == {"layer 0": (0, True), "layer 2": (2, True)}
 
 

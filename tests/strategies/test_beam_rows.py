@@ -209,7 +209,6 @@ def test_speculation_refuses_beams_and_says_why(unchecked_types: None) -> None:
     [
         (Likelihood(), Beam(5), "a prompt takes 5 rows"),
         (Likelihood(), Beam(3, base=Sample(rng="transformers")), "raise it to 6"),
-        (Contrastive(selective=True), Beam(2), "selective leaves out scores"),
     ],
     ids=str,
 )

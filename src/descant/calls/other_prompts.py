@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerBase
 from descant.calls.prompts import Prompts, as_list, check_rows, encode_prompt
 from descant.checks import shown
 from descant.errors import PromptError, SettingsError
+from descant.sources import OtherPrompt
 from descant.sources.other_prompt import Replacement
-from descant.sources.settings import OtherPrompt
 
 OtherPrompts = list[dict[str, Replacement]]
 """For each row of a call, what sources by name read in place of its prompt."""

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from descant.calls.models import Models
 from descant.calls.options import Options
-from descant.calls.other_prompts import OtherPrompts, bound, encode_other_prompts
+from descant.calls.other_prompts import bound, encode_other_prompts
 from descant.calls.prompts import (
     Prompts,
     check_pairs,
@@ -18,11 +18,11 @@ from descant.calls.prompts import (
     encode_prompts,
     require_tokenizer,
 )
-from descant.engine.given_text import Pair
 from descant.errors import SettingsError
 from descant.numerics.choose import row_generator
 from descant.rows import Ending, Row, TextFollower
 from descant.scoring import Scoring
+from descant.strategies.given import Given
 from descant.tokens import check_stops
 
 
@@ -61,7 +61,7 @@ def prepare_rows(
     context, width = models.context(scoring), models.width(scoring)
     room = min(1, options.max_new_tokens)
     check_rows(texts, width=width, context=context, room=room)
-    _check_strategy(options, len(texts), scoring)
+    _check_strategy(options, len(texts))
     settings = models.other_prompts(scoring)
     others = encode_other_prompts(
         settings, tokenizer, prompts, texts, amateur_prompts,
@@ -99,13 +99,13 @@ def prepare_pairs(
     prompts: Prompts,
     continuations: Prompts,
     amateur_prompts: Prompts | None,
-) -> tuple[list[Pair], OtherPrompts]:
-    """Return prompts with their continuations, and what other sources read in place of each prompt.
+) -> tuple[list[Row], Given]:
+    """Return a row for each prompt, and the continuations that they are given.
 
     Parameters
     ----------
     models, tokenizer, scoring
-        As above.
+        As `prepare_rows` takes them.
     prompts, continuations, amateur_prompts
         As `Decoder.score` takes them.
 
@@ -124,11 +124,23 @@ def prepare_pairs(
     for (_, end), replaced in zip(pairs, others, strict=True):
         for name, (_, context) in settings.items():
             check_tokens(replaced[name].tokens, width=width, context=context, room=len(end))
-    return pairs, others
+    rows = [
+        Row(
+            index=index,
+            tokens=list(prompt),
+            prompt_length=len(prompt),
+            limit=len(prompt) + len(end),
+            ending=Ending(),
+            generator=row_generator(0, index),
+            other_prompts=replaced,
+        )
+        for index, ((prompt, end), replaced) in enumerate(zip(pairs, others, strict=True))
+    ]
+    return rows, Given(tuple(tuple(end) for _, end in pairs))
 
 
-def _check_strategy(options: Options, prompts: int, scoring: Scoring) -> None:
-    """Refuse a batch size that the strategy has no room in, and a scoring that it cannot use."""
+def _check_strategy(options: Options, prompts: int) -> None:
+    """Refuse a batch size that the strategy has no room in."""
     strategy = options.strategy
     if strategy.whole_batch and prompts * strategy.rows > options.batch_size:
         raise SettingsError(
@@ -140,7 +152,6 @@ def _check_strategy(options: Options, prompts: int, scoring: Scoring) -> None:
             f"a prompt takes {strategy.rows} rows, one a {strategy.rows_are}, "
             f"but batch_size is {options.batch_size}; raise it"
         )
-    strategy.check_scoring(scoring)
 
 
 def _resolve_ending(

@@ -1,79 +1,30 @@
 """From the options to a method: a preset, changed by the options that were given."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import descant.processors
+import descant.strategies
 from descant.cli.options import RunOptions, flag
-from descant.errors import UsageError
-from descant.presets import Preset, preset
-from descant.processors import (
-    Epsilon,
-    Eta,
-    FrequencyPenalty,
-    MinNewTokens,
-    MinP,
-    NoRepeatNGram,
-    PresencePenalty,
-    Processor,
-    RepetitionPenalty,
-    Temperature,
-    TopK,
-    TopNSigma,
-    TopP,
-    Typical,
-    canonical_order,
-)
-from descant.scoring import Scoring, WhenUncertain
-from descant.strategies import Beam, ContrastiveSearch, Greedy, Sample, Speculative, Strategy, TokenStrategy
+from descant.errors import SettingsError, UsageError
+from descant.options import Option, changed, in_words, options, parts
+from descant.presets import PRESETS, Preset, preset
+from descant.processors import Processor
+from descant.processors.order import canonical_order
+from descant.scoring import Likelihood
+from descant.strategies import Greedy, Sample, Speculative, Strategy
 
 _AMATEURS = "--amateur NAME, --amateur-layer N, --amateur-window N or --amateur-prompt TEXT"
 NEEDS_AMATEUR = f"needs an amateur; give {_AMATEURS}"
 
-_CONTRAST: Mapping[str, str] = {
-    "alpha": "alpha",
-    "beta": "beta",
-    "amateur_temperature": "amateur_temperature",
-    "candidates": "candidates",
-    "guidance_scale": "scale",
+_PROCESSORS: Mapping[str, type[Processor]] = {
+    option.name: kind for kind in parts(descant.processors, Processor) for option in options(kind).values()
 }
-"""Which field of a scoring each option sets, where the scoring has it."""
+"""Which processor each option makes."""
 
-_SHOWN = ("layers", "layer", "threshold", *_CONTRAST.values(), "top_p")
-"""The settings of scorings that are worth a mention."""
-
-_SAMPLING: Mapping[str, Callable[[Any], Processor]] = {
-    "temperature": Temperature,
-    "top_k": TopK,
-    "top_p": TopP,
-    "min_p": MinP,
-    "typical_p": Typical,
-    "epsilon": Epsilon,
-    "eta": Eta,
-    "top_n_sigma": TopNSigma,
-}
-_PENALTIES: Mapping[str, Callable[[Any], Processor]] = {
-    "repetition_penalty": RepetitionPenalty,
-    "presence_penalty": PresencePenalty,
-    "frequency_penalty": FrequencyPenalty,
-    "no_repeat_ngram": NoRepeatNGram,
-    "min_new_tokens": MinNewTokens,
-}
-_BEAMS: Mapping[str, str] = {
-    "beams": "width",
-    "length_penalty": "length_penalty",
-    "early_stopping": "early_stopping",
-    "beam_groups": "groups",
-    "diversity": "diversity",
-}
-"""What `Beam` calls them."""
-
-_SEARCH: Mapping[str, str] = {"search_candidates": "k", "search_penalty": "penalty"}
-"""What `ContrastiveSearch` calls them."""
-
-_EARLY_STOPPING: Mapping[str, Any] = {"true": True, "false": False, "never": "never"}
-_DIVERSITY = 0.5
-_PARTS = {**_PENALTIES, **_SAMPLING}
+_STRATEGIES: tuple[type[Strategy], ...] = tuple(kind for kind in parts(descant.strategies, Strategy) if options(kind))
+"""Those that options change."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +85,9 @@ def choose(name: str | None, given: Mapping[str, Any], *, has_amateur: bool) -> 
     _refuse_rivals(given)
     base = name
     if base is None:
-        sampled = any(key in given for key in _SAMPLING) and given.get("temperature") != 0
-        searched = "contrastive-search" if any(key in given for key in _SEARCH) else "greedy"
-        plain = "beam" if any(key in given for key in _BEAMS) else searched
+        asked = [kind for kind in _STRATEGIES if _of_strategy(kind, given)]
+        sampled = any(map(_samples, given)) and given.get("temperature") != 0
+        plain = _plain_preset(asked[0]) if asked else "greedy"
         base = "contrastive" if has_amateur else "sample" if sampled else plain
     resolved = apply(preset(base), given)
     if resolved.contrasts and not has_amateur:
@@ -153,61 +104,76 @@ def apply(base: Preset, given: Mapping[str, Any]) -> Resolved:
     UsageError
         If `--temperature 0` meets a truncation, or a value is out of its range.
     """
-    contrast = {key for key in given if hasattr(_inner(base.scoring), _CONTRAST.get(key, ""))}
-    scoring = _change(base.scoring, {_CONTRAST[key]: given[key] for key in contrast})
-    penalties = {key for key in given if key in _PENALTIES}
-    sampling = {key for key in given if key in _SAMPLING}
-    strategy = base.strategy
-    parts = {type(part): part for part in base.processors}
-    if given.get("temperature") == 0 and not isinstance(strategy, ContrastiveSearch):
-        _refuse_truncation(base, sampling - {"temperature"})
-        strategy = strategy.over(Greedy())
-    elif base.name == "greedy" or isinstance(strategy, ContrastiveSearch):
-        sampling = set()
-    elif sampling and not strategy.random:
-        strategy = strategy.over(Sample())
-    fixed = base.name == "greedy" or isinstance(strategy, (Speculative, ContrastiveSearch))
-    beams = {key for key in given if key in _BEAMS and not fixed}
-    if beams:
-        strategy = _search(strategy, {key: given[key] for key in beams})
-    greedy = base.name != "greedy" and isinstance(strategy, (Greedy, ContrastiveSearch))
-    ahead = {key for key in given if key in _SEARCH and greedy}
-    if ahead:
-        search = strategy if isinstance(strategy, ContrastiveSearch) else ContrastiveSearch()
-        strategy = replace(search, **{_SEARCH[key]: given[key] for key in ahead})
-    for key in penalties | sampling:
-        if (key, given[key]) != ("temperature", 0):
-            part = _PARTS[key](given[key])
-            parts[type(part)] = part
-    method = replace(base, scoring=scoring, processors=canonical_order(parts.values()), strategy=strategy)
-    return Resolved(method, frozenset(contrast | penalties | sampling | beams | ahead))
+    scoring, used = changed(base.scoring, given)
+    strategy, of_strategies = _grow(base, given)
+    made = {type(part): part for part in base.processors}
+    for name in given:
+        if name in _PROCESSORS and (not _samples(name) or name in of_strategies):
+            used |= {name}
+            if (name, given[name]) != ("temperature", 0):
+                part = _PROCESSORS[name](given[name])  # type: ignore[call-arg]
+                made[type(part)] = part
+    method = replace(base, scoring=scoring, processors=canonical_order(made.values()), strategy=strategy)
+    return Resolved(method, used | of_strategies)
 
 
-def _search(strategy: Strategy, given: Mapping[str, Any]) -> Beam:
-    """Return a beam search that grows as a strategy does, changed by the options that were given."""
-    if not isinstance(strategy, Beam):
-        assert isinstance(strategy, TokenStrategy)
-        strategy = Beam(base=strategy)
-    changes = {_BEAMS[key]: value for key, value in given.items()}
-    if "early_stopping" in given:
-        if given["early_stopping"] not in _EARLY_STOPPING:
-            raise UsageError(f"--early-stopping is {given['early_stopping']!r}; give true, false or never")
-        changes["early_stopping"] = _EARLY_STOPPING[given["early_stopping"]]
-    if given.get("beam_groups", 1) > 1 and not strategy.diversity:
-        changes.setdefault("diversity", _DIVERSITY)
-    return replace(strategy, **changes)
+def _grow(base: Preset, given: Mapping[str, Any]) -> tuple[Strategy, frozenset[str]]:
+    """Return the strategy that the options make of a preset's, and those of them that it honours.
+
+    Greedy decoding that is asked for by its name stays greedy.
+    """
+    strategy, used = base.strategy, set[str]()
+    fixed = base.name == "greedy"
+    sampling = {name for name in given if _samples(name)}
+    over: Strategy | None = None
+    if given.get("temperature") == 0:
+        over = strategy.over(Greedy())
+        if over is not None:
+            _refuse_truncation(base, sampling - {"temperature"})
+    elif sampling and not fixed:
+        over = strategy if strategy.random else strategy.over(Sample())
+    if over is not None:
+        strategy, used = over, sampling
+    for kind in _STRATEGIES:
+        settings = _of_strategy(kind, given)
+        grown = kind.in_place_of(strategy) if settings and not fixed else None
+        if grown is not None:
+            strategy = grown.with_options(settings)
+            used |= set(settings)
+    return strategy, frozenset(used)
 
 
-def _inner(scoring: Scoring) -> Scoring:
-    """Return the scoring that options change: what `WhenUncertain` holds."""
-    return scoring.scoring if isinstance(scoring, WhenUncertain) else scoring
+def _samples(name: str) -> bool:
+    """Tell whether an option asks for sampling: transformers applies those processors to nothing else."""
+    return name in _PROCESSORS and _PROCESSORS[name].rank > 0
 
 
-def _change(scoring: Scoring, settings: Mapping[str, Any]) -> Scoring:
-    if isinstance(scoring, WhenUncertain):
-        return replace(scoring, scoring=_change(scoring.scoring, settings))
-    changed: Scoring = replace(scoring, **settings)  # type: ignore[type-var]
-    return changed
+def _of_strategy(kind: type[Strategy], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of those options that a kind of strategy has."""
+    return {
+        option.name: _value(option, given[option.name]) for option in options(kind).values() if option.name in given
+    }
+
+
+def _value(option: Option, value: Any) -> Any:
+    """Return what a word of the command line stands for."""
+    if option.of == "N|auto" and value != "auto":
+        if not str(value).isdecimal():
+            raise UsageError(f"{flag(option.name)} is {value!r}; give a whole number from 1, or auto")
+        return int(value)
+    if option.words is None:
+        return value
+    if value not in option.words:
+        *most, last = option.words
+        raise UsageError(f"{flag(option.name)} is {value!r}; give {', '.join(most)} or {last}")
+    return option.words[value]
+
+
+def _plain_preset(kind: type[Strategy]) -> str:
+    """Return the method that is a strategy and nothing else."""
+    return next(
+        entry.name for entry in PRESETS.values() if type(entry.strategy) is kind and entry.scoring == Likelihood()
+    )
 
 
 def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resolved:
@@ -220,38 +186,30 @@ def speculate(resolved: Resolved, given: Mapping[str, Any], draft: Any) -> Resol
     draft
         What drafts, where an option names it; None for the amateur.
     """
-    strategy = resolved.method.strategy
     if not given:
         return resolved
-    if isinstance(strategy, Beam):
-        raise UsageError(
-            "speculation drafts for one sequence, and beams are several; drop the --draft options or --beams"
-        )
-    if isinstance(strategy, ContrastiveSearch):
-        raise UsageError("speculation drafts one token, and a contrastive search compares several; drop one of them")
-    if not isinstance(strategy, Speculative):
-        assert isinstance(strategy, TokenStrategy)
-        strategy = Speculative(strategy)
-    changes: dict[str, Any] = {} if draft is None else {"draft": draft}
-    if "draft_tokens" in given:
-        tokens = given["draft_tokens"]
-        if tokens != "auto" and not tokens.isdecimal():
-            raise UsageError(f"--draft-tokens is {tokens!r}; give a whole number from 1, or auto")
-        changes["tokens"] = tokens if tokens == "auto" else int(tokens)
-    if "draft_confidence" in given:
-        changes["confidence"] = given["draft_confidence"]
-    return replace(resolved, method=replace(resolved.method, strategy=replace(strategy, **changes)))
+    try:
+        strategy = Speculative.in_place_of(resolved.method.strategy)
+    except SettingsError as error:
+        raise UsageError(f"{' and '.join(map(flag, given))} would have no effect: {error}") from error
+    if strategy is None:
+        raise UsageError(f"{' and '.join(map(flag, given))} would have no effect: nothing can draft for this method")
+    changes = {} if draft is None else {"draft": draft}
+    grown = replace(strategy, **changes).with_options(_of_strategy(Speculative, given))
+    return replace(resolved, method=replace(resolved.method, strategy=grown))
 
 
 def _refuse_rivals(given: Mapping[str, Any]) -> None:
-    """Raise if one option asks for a contrastive search and another for a different way to grow."""
-    ahead = [flag(key) for key in given if key in _SEARCH]
-    others = [flag(key) for key in given if key in _SAMPLING or key in _BEAMS]
-    if ahead and others:
-        raise UsageError(
-            f"{' and '.join(ahead)} asks for a contrastive search, which neither draws nor keeps beams; drop it, or "
-            f"{' and '.join(others)}"
-        )
+    """Raise if one option asks for a way to grow that has no place for what another asks for."""
+    growing = {name for kind in _STRATEGIES for name in _of_strategy(kind, given)}
+    for kind in _STRATEGIES:
+        own = _of_strategy(kind, given)
+        rivals = [name for name in given if name not in own and (_samples(name) or name in growing)]
+        if own and rivals and kind.in_place_of(Sample()) is None:
+            raise UsageError(
+                f"{' and '.join(map(flag, own))} asks for {_plain_preset(kind)}, beside which "
+                f"{' and '.join(map(flag, rivals))} would have no effect; drop the one or the other"
+            )
 
 
 def _refuse_truncation(base: Preset, sampling: set[str]) -> None:
@@ -290,6 +248,7 @@ def settle_randomness(
         speculative = entry.method.strategy.drafting is not None  # which cannot draw as transformers does
         mode = rng or ("seeded" if speculative else default_rng)
         strategy = entry.method.strategy.over(Sample(rng=mode))  # type: ignore[arg-type]
+        assert strategy is not None, "what draws can draw in another way"
         return replace(entry, method=replace(entry.method, strategy=strategy))
 
     drawn = [drawing(entry) if entry.samples else entry for entry in found]
@@ -298,32 +257,7 @@ def settle_randomness(
 
 def settings(method: Preset) -> str:
     """Return a method's settings in a few words, such as `alpha 0.1, top-k 50`."""
-    words = []
-    held = {**vars(_inner(method.scoring)), **vars(method.scoring)}
-    for key in _SHOWN:
-        value = held.get(key)
-        if value is not None and (key != "amateur_temperature" or value != 1):
-            words.append(f"{key.replace('_', '-')} {value if isinstance(value, str) else f'{value:g}'}")
-    names = {kind: key for key, kind in _PARTS.items()}
-    for part in method.processors:
-        value = next(iter(vars(part).values()))
-        words.append(f"{names[type(part)].replace('_', '-')} {value:g}")
-    if isinstance(method.strategy, Speculative):
-        words.append(f"drafts {method.strategy.tokens}")
-    if isinstance(method.strategy, Beam):
-        words += _beam_settings(method.strategy)
-    if isinstance(method.strategy, ContrastiveSearch):
-        words += [f"{key.replace('_', '-')} {getattr(method.strategy, name):g}" for key, name in _SEARCH.items()]
-    return ", ".join(words)
-
-
-def _beam_settings(strategy: Beam) -> list[str]:
-    words = [f"beams {strategy.width}"]
-    for key in ("length_penalty", "early_stopping", "beam_groups", "diversity"):
-        value = getattr(strategy, _BEAMS[key])
-        if value != getattr(Beam, _BEAMS[key]):
-            words.append(f"{key.replace('_', '-')} {str(value).lower()}")
-    return words
+    return ", ".join(word for part in (method.scoring, *method.processors, method.strategy) for word in in_words(part))
 
 
 def _reason(asked: str | None) -> str:

@@ -10,8 +10,8 @@ from descant.cli.options import DraftOptions, ExitOptions, ModelOptions, flag
 from descant.decoder import Decoder
 from descant.errors import UsageError
 from descant.models.loading import PAIRS
+from descant.sources import EarlyExit, OtherPrompt, OtherTokenizer, Window
 from descant.sources.confident_exit import ConfidentExit
-from descant.sources.settings import EarlyExit, OtherPrompt, OtherTokenizer, Window
 from descant.strategies import PromptLookup
 
 

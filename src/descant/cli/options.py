@@ -5,23 +5,29 @@ A command declares groups (`models: ModelOptions`) and `expand` gives it one opt
 
 import dataclasses
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, cast, get_type_hints
+from importlib.resources import files
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
 _MODELS = "Models"
-_CONTRAST = "Contrast: the default method where there is an amateur; else greedy"
-_SAMPLING = "Sampling: any of these makes a method sample; --temperature 0 is greedy"
-_PENALTIES = "Penalties and bans"
-_BEAMS = "Beams: any of these makes a method search for the sequence with the best total score"
-_SEARCH = "Contrastive search: either of these makes a method take the candidate that is least like the text"
-_SPECULATION = "Speculation: the same text from fewer passes of the expert; the amateur drafts unless told otherwise"
+_OF_PARTS = json.loads(files("descant.cli").joinpath("options.json").read_text("utf-8"))
+"""What methods' parts declare, as `descant.cli.collect` has listed it."""
+
+_SPECULATION = next(entry["heading"] for entry in _OF_PARTS if entry["name"] == "draft_tokens")
 _EXITS = "Confident exit: faster, and other text; each token skips the layers of the expert that it does not need"
 RUN = "Run"
 OUTPUT = "Output"
+_ALIASES = {"amateur_temperature": ("--tau-amateur",)}
 PROMPTS = 'Prompts from a file, one a line; from .jsonl its strings, or the "prompt" or "text" of its objects.'
+
+
+def flag(name: str) -> str:
+    """Spell an option as on the command line."""
+    return "--" + name.replace("_", "-")
 
 
 def option(panel: str, text: str, *names: str, of: str | None = None, least: int | None = None) -> Any:
@@ -104,87 +110,17 @@ class ModelOptions:
     ] = False
 
 
-@dataclass(frozen=True)
-class MethodOptions:
-    """Changes to a method's parts; each overrides the preset's own value. None: not given."""
-
-    alpha: Annotated[
-        float | None,
-        option(
-            _CONTRAST,
-            "Among tokens at least X times as probable as the best; the strength of context-aware, proxy-tuning "
-            "and dexperts.",
-            of="X",
-        ),
-    ] = None
-    beta: Annotated[float | None, option(_CONTRAST, "By (1+X)·expert − X·amateur, on logits.", of="X")] = None
-    amateur_temperature: Annotated[
-        float | None,
-        option(
-            _CONTRAST,
-            "Divides the amateur's logits; also --tau-amateur.",
-            "--amateur-temperature",
-            "--tau-amateur",
-            of="X",
-        ),
-    ] = None
-    guidance_scale: Annotated[
-        float | None, option(_CONTRAST, "For guidance: 1 is the expert alone, more amplifies the prompt.", of="X")
-    ] = None
-    candidates: Annotated[int | None, option(_CONTRAST, "Among the expert's N best tokens at most.", of="N")] = None
-    temperature: Annotated[float | None, option(_SAMPLING, "Divides the scores; 1 is neutral.", of="X", least=0)] = None
-    top_k: Annotated[int | None, option(_SAMPLING, "Keep the N best tokens.", of="N")] = None
-    top_p: Annotated[float | None, option(_SAMPLING, "Keep the smallest set of mass X.", of="X")] = None
-    min_p: Annotated[
-        float | None, option(_SAMPLING, "Keep tokens at least X times as probable as the best.", of="X")
-    ] = None
-    typical_p: Annotated[float | None, option(_SAMPLING, "Keep the most typical, of mass X.", of="X")] = None
-    epsilon: Annotated[float | None, option(_SAMPLING, "Keep tokens more probable than X.", of="X")] = None
-    eta: Annotated[float | None, option(_SAMPLING, "The same, less where entropy is high.", of="X")] = None
-    top_n_sigma: Annotated[
-        float | None, option(_SAMPLING, "Keep scores within X standard deviations of the best.", of="X")
-    ] = None
-    repetition_penalty: Annotated[
-        float | None, option(_PENALTIES, "Makes seen tokens X times less; 1 is neutral.", of="X")
-    ] = None
-    presence_penalty: Annotated[
-        float | None, option(_PENALTIES, "Taken once from tokens already generated.", of="X")
-    ] = None
-    frequency_penalty: Annotated[float | None, option(_PENALTIES, "Taken each time a token was generated.", of="X")] = (
-        None
-    )
-    no_repeat_ngram: Annotated[int | None, option(_PENALTIES, "Never repeat N tokens in a row.", of="N")] = None
-    min_new_tokens: Annotated[int | None, option(_PENALTIES, "No end of sequence before N tokens.", of="N")] = None
-
-    beams: Annotated[int | None, option(_BEAMS, "Follow the N best sequences; 4.", of="N")] = None
-    length_penalty: Annotated[
-        float | None, option(_BEAMS, "Divide a sequence's score by its length to the power of X; 1.", of="X")
-    ] = None
-    early_stopping: Annotated[
-        str | None, option(_BEAMS, "When N have ended: true, false (if none may be better) or never.", of="NAME")
-    ] = None
-    beam_groups: Annotated[int | None, option(_BEAMS, "Cut the beams into N groups that differ.", of="N")] = None
-    diversity: Annotated[
-        float | None, option(_BEAMS, "What a token costs that an earlier group has chosen; 0.5.", of="X")
-    ] = None
-
-    search_candidates: Annotated[int | None, option(_SEARCH, "Of the N most probable tokens; 4.", of="N")] = None
-    search_penalty: Annotated[
-        float | None, option(_SEARCH, "Weight of the likeness, from 0 (greedy) to 1; 0.6.", of="X")
-    ] = None
+class _Given:
+    """Options of which those count that were given; the others are None."""
 
     def given(self) -> dict[str, Any]:
         """Return the options that were given, by name."""
-        return _given(self)
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))  # type: ignore[arg-type]
+        return {name: value for name, value in values if value is not None}
 
 
 @dataclass(frozen=True)
-class DraftOptions:
-    """What drafts tokens for the expert to verify, and how many. None: not given."""
-
-    draft_tokens: Annotated[
-        str | None, option(_SPECULATION, "Draft N tokens at a time; auto: as many as pay.", of="N|auto")
-    ] = None
+class _Drafts(_Given):
     draft_model: Annotated[
         str | None, option(_SPECULATION, "Hub id or folder of the model that drafts.", of="NAME")
     ] = None
@@ -195,17 +131,45 @@ class DraftOptions:
         int | None,
         option(_SPECULATION, "Draft what followed the last N tokens before; no model.", of="N", least=1),
     ] = None
-    draft_confidence: Annotated[
-        float | None, option(_SPECULATION, "End a draft with a token less probable than X; 0.4.", of="X")
-    ] = None
 
-    def given(self) -> dict[str, Any]:
-        """Return the options that were given, by name."""
-        return _given(self)
+
+def _of_parts(name: str, doc: str, *, drafting: bool, bases: tuple[type, ...]) -> Any:
+    """Return a group of the options that methods' parts declare: those of drafting, or all others."""
+    fields = []
+    for entry in _OF_PARTS:
+        if (entry["heading"] == _SPECULATION) == drafting:
+            names = (flag(entry["name"]), *_ALIASES.get(entry["name"], ()))
+            made = option(entry["heading"], entry["text"], *names, of=entry["of"])
+            kind = {"N": int, "X": float}.get(entry["of"], str)
+            fields.append((entry["name"], Annotated[kind | None, made], dataclasses.field(default=None)))
+    return dataclasses.make_dataclass(name, fields, bases=bases, frozen=True, namespace={"__doc__": doc})
+
+
+if TYPE_CHECKING:
+
+    class MethodOptions(_Given):
+        """Changes to a method's parts."""
+
+    class DraftOptions(_Drafts):
+        """What drafts."""
+
+else:
+    MethodOptions = _of_parts(
+        "MethodOptions",
+        "Changes to a method's parts; each overrides the preset's own value. None: not given.",
+        drafting=False,
+        bases=(_Given,),
+    )
+    DraftOptions = _of_parts(
+        "DraftOptions",
+        "What drafts tokens for the expert to verify, and how many. None: not given.",
+        drafting=True,
+        bases=(_Drafts,),
+    )
 
 
 @dataclass(frozen=True)
-class ExitOptions:
+class ExitOptions(_Given):
     """When tokens leave the expert's layers early. None: not given."""
 
     exit_threshold: Annotated[
@@ -217,10 +181,6 @@ class ExitOptions:
     exit_layer: Annotated[
         list[int] | None, option(_EXITS, "After N layers; repeat it. Without it after any.", of="N", least=1)
     ] = None
-
-    def given(self) -> dict[str, Any]:
-        """Return the options that were given, by name."""
-        return _given(self)
 
 
 @dataclass(frozen=True)
@@ -242,21 +202,11 @@ class RunOptions:
     ] = False
 
 
-def _given(group: Any) -> dict[str, Any]:
-    values = ((field.name, getattr(group, field.name)) for field in dataclasses.fields(group))
-    return {name: value for name, value in values if value is not None}
-
-
 MethodName = Annotated[
     str | None,
     option("Options", "A preset (see `descant methods`), whose values options override.", "--method", of="NAME"),
 ]
 Json = Annotated[bool, option(OUTPUT, "Print JSON, one object a line.", "--json")]
-
-
-def flag(name: str) -> str:
-    """Spell an option as on the command line."""
-    return "--" + name.replace("_", "-")
 
 
 def expand(command: Callable[..., int]) -> Callable[..., int]:

@@ -15,17 +15,16 @@ from transformers import (
 
 from descant.cli.options import RunOptions
 from descant.presets import Preset
-from descant.scoring import Likelihood
 
 
 def generation_config(method: Preset, run: RunOptions, eos_token_ids: Sequence[int]) -> GenerationConfig | None:
     """Translate a method for transformers; None if it has no such method."""
-    grown = method.strategy.of_transformers
+    scored, grown = method.scoring.of_transformers, method.strategy.of_transformers
     names = [part.of_transformers for part in method.processors]
-    if grown is None or None in names or not isinstance(method.scoring, Likelihood):
+    if scored is None or grown is None or None in names:
         return None
     values = [next(iter(vars(part).values())) for part in method.processors]
-    settings: dict[str, Any] = {**grown, **dict(zip(map(str, names), values, strict=True))}
+    settings: dict[str, Any] = {**scored, **grown, **dict(zip(map(str, names), values, strict=True))}
     eos = [] if run.ignore_eos else list(eos_token_ids)
     return GenerationConfig(
         max_new_tokens=run.max_new_tokens,

@@ -62,7 +62,7 @@ def _prepare(models: ModelOptions, method: MethodOptions, preset: str | None) ->
     from descant.cli.methods import choose
     from descant.cli.models import load_models, plan_models
 
-    if method.temperature == 0:
+    if method.given().get("temperature") == 0:
         raise UsageError("--temperature 0 leaves no distribution to score under; give one above 0")
     plan = plan_models(models)
     resolved = choose(preset, method.given(), has_amateur=plan.has_amateur)

@@ -18,14 +18,15 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from descant.engine.judge import judge_captured
+from descant.method import Method
 from descant.models.passes.graph import Capture, addresses, record
 from descant.models.ragged import RaggedModel, StaticPass, padded
-from descant.processors.base import History, Processor
-from descant.processors.process import apply, logprobs
+from descant.processors.base import History
+from descant.processors.process import logprobs
 from descant.rows import Row
-from descant.scoring.base import Scoring
 from descant.sources.sources import Sources
-from descant.strategies.base import Choice, Strategy
+from descant.strategies.base import Choice
 from descant.strategies.growth import Draws
 
 _AHEAD = 3
@@ -164,7 +165,7 @@ class RunAhead:
 
     Parameters
     ----------
-    sources, scoring, processors
+    sources, method
         As in `Engine`; see `of`.
     choice
         The strategy's.
@@ -177,40 +178,33 @@ class RunAhead:
     def __init__(
         self,
         sources: Sources,
-        scoring: Scoring,
-        processors: Sequence[Processor],
+        method: Method,
         choice: Choice,
         capture: Capture,
-        *,
-        random: bool,
     ) -> None:
         self._sources = sources
-        self._scoring = scoring
-        self._processors = processors
+        self._method = method
         self._choice = choice
-        self._random = random
         self._capture = capture
-        models = {name: sources.model(name) for name in scoring.sources}
+        models = {name: sources.model(name) for name in method.scoring.sources}
         self._models = {name: model for name, model in models.items() if isinstance(model, RaggedModel)}
         self._launched: deque[_Launched] = deque()
         self._steps = 0
         self._graph: _Graph | None = None
 
     @classmethod
-    def of(
-        cls, sources: Sources, scoring: Scoring, processors: Sequence[Processor], strategy: Strategy
-    ) -> "RunAhead | None":
+    def of(cls, sources: Sources, method: Method) -> "RunAhead | None":
         """Return what decodes ahead by a method, or None if it cannot, or is not to."""
         capture = sources.expert.capture if isinstance(sources.expert, RaggedModel) else None
-        choice = strategy.captured_choice
-        if capture is None or choice is None or scoring.skips_settled is True:
+        choice = method.strategy.captured_choice
+        if capture is None or choice is None:
             return None
-        read = [sources.expert, *(sources.others[name] for name in scoring.sources[1:])]
+        read = [sources.expert, *(sources.others[name] for name in method.scoring.sources[1:])]
         if not all(isinstance(source, RaggedModel) for source in read):
             return None
-        if not (scoring.capturable and all(one.capturable for one in processors)):
+        if not (method.scoring.capturable and all(one.capturable for one in method.processors)):
             return None
-        return cls(sources, scoring, processors, choice, capture, random=strategy.random)
+        return cls(sources, method, choice, capture)
 
     def step(self, rows: Sequence[Row]) -> list[tuple[int, float]] | None:
         """Return the next token of every row and its log-probability, or None if the step is to be taken otherwise.
@@ -246,7 +240,7 @@ class RunAhead:
         slot = graph.slots[self._steps % _AHEAD]
         self._steps += 1
         before: list[tuple[torch.Generator, Tensor]] = []
-        if self._random:
+        if self._method.strategy.random:
             before = [(row.generator, row.generator.get_state()) for row in rows]
             draws = Draws([row.generator for row in rows], [row.index for row in rows], len(rows))
             slot.send(draws.uniforms(torch.device("cpu")), graph.state)
@@ -276,7 +270,7 @@ class RunAhead:
         capacity = min(part.capacity for part in passes.values())
         count = passes["expert"].rows
         device = self._sources.device
-        state = _State.empty(count, capacity + 1 if self._processors else 0, device)
+        state = _State.empty(count, capacity + 1 if self._method.processors else 0, device)
         state.load(rows)  # the trials write beyond the rows' ends
 
         def advance(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -286,7 +280,7 @@ class RunAhead:
 
         buffers = [buffer for part in passes.values() for buffer in part.buffers]
         model = self._models["expert"].model
-        what = f"a step of {type(self._scoring).__name__} over {type(model).__name__}"
+        what = f"a step of {type(self._method.scoring).__name__} over {type(model).__name__}"
         replay = record(self._capture, what, advance, [*state.tensors, *buffers])
         return _Graph(state, passes, replay, [_Slot(count, device) for _ in range(_AHEAD)])
 
@@ -301,13 +295,13 @@ class RunAhead:
             logits[name] = self._sources.prepare(part.step(plan, own))[:, 0]
             first += len(own)
         lengths = state.lengths + 1
-        scores = self._scoring(logits)
-        if self._processors:
+        history = None
+        if self._method.processors:
             history = History(state.history, lengths, state.prompt_lengths, state.batch_rows)
-            scores = apply(self._processors, history, scores)
+        scores = judge_captured(self._method, logits, history)
         tokens = self._choice(scores, _Drawn((), (), 0, state.uniforms))
         state.chosen.copy_(torch.stack([tokens.double(), logprobs(scores, tokens).double()], -1))
-        if self._processors:
+        if history is not None:
             state.history.scatter_(1, lengths[:, None].clamp(max=capacity), tokens[:, None])
         state.tokens.copy_(tokens)
         # What lies beyond a row's end, or is padding, goes on too, but not beyond the buffers.

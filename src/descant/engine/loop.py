@@ -9,23 +9,27 @@ long as the strategy would emit them. Rows join and leave between steps; nothing
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from descant.engine.captured import RunAhead
-from descant.engine.judge import Judge
+from descant.engine.judge import exactly, judge
 from descant.engine.read import Reading
 from descant.engine.trace import TraceText, trace_tokens
 from descant.method import Method
 from descant.numerics import choose
 from descant.processors.history import HistoryBuffer
+from descant.processors.process import process
 from descant.rows import Row
 from descant.sources.sources import Sources
 from descant.strategies.drafts import Drafts
 from descant.strategies.growth import Judged, Loop
 from descant.types import Chosen, Logits
+
+_SELECTIVE_ROWS = 4
+"""Rows up to which leaving out a source pays: it is run as soon as one row needs it."""
 
 
 class Engine(Loop):
@@ -73,15 +77,8 @@ class Engine(Loop):
         self.history = HistoryBuffer() if method.processors else None
         self._run_ahead: RunAhead | None = None
         if trace is None and observe is None and not top_logprobs:
-            self._run_ahead = RunAhead.of(sources, method.scoring, method.processors, method.strategy)
-        self._judge = Judge(
-            sources,
-            method,
-            self.history,
-            traced=trace is not None,
-            observed=observe is not None,
-            ahead=self._run_ahead is not None,
-        )
+            self._run_ahead = RunAhead.of(sources, method)
+        self._exactly = exactly(method, shown=trace is not None or observe is not None)
         self._reading: Reading | None = None
         self._growth = method.strategy.start(self)
 
@@ -127,33 +124,49 @@ class Engine(Loop):
         return grown
 
     def judge_drafts(self, drafts: Drafts) -> Judged:
-        rows, places = drafts.positions
-        return self._judge(self._read(drafts).at_drafts, rows, places, drafts.source, active=len(self.rows))
+        return self._judge(self._read(drafts).at_drafts(), *drafts.positions)
 
     def judge_ends(
-        self, rows: Sequence[int] | None = None, drafts: Drafts | None = None, *, few: bool = False
+        self,
+        rows: Sequence[int] | None = None,
+        drafts: Drafts | None = None,
+        *,
+        known: Mapping[str, Logits] | None = None,
+        few: bool = False,
     ) -> Judged:
         rows = range(len(self.rows)) if rows is None else rows
         drafts = drafts or Drafts([[] for _ in self.rows])
         ahead = [len(drafts.tokens[number]) for number in rows]
-        reading = self._read(drafts)
         few = few and not self.top_logprobs and self.observe is None
-        return self._judge(lambda name: reading.at_ends(name, rows), rows, ahead, active=len(self.rows), few=few)
+        return self._judge(self._read(drafts, known).at_ends(rows), rows, ahead, few=few)
 
-    def judge(self, read: Callable[[str], Logits]) -> Judged:
-        every = range(len(self.rows))
-        return self._judge(read, every, [0] * len(every), active=len(every))
+    def allowed(self, logits: Logits, drafted: Sequence[Sequence[int]]) -> Logits:
+        if self.history is None:
+            return logits
+        self.history.write(drafted)
+        history = self.history.before(range(len(self.rows)), [len(draft) for draft in drafted])
+        return process(self.processors, history, logits, logits)
+
+    def _judge(
+        self, logits: Mapping[str, Logits], rows: Sequence[int], ahead: Sequence[int], *, few: bool = False
+    ) -> Judged:
+        """Judge positions that lie `ahead[i]` drafted tokens beyond the text of row `rows[i]`."""
+        history = self.history.before(rows, ahead) if self.history is not None else None
+        return judge(self.method, logits, history, rows, few=few)
 
     def replace_rows(self, rows: list[Row], places: Sequence[int]) -> None:
         if list(places) != list(range(len(self.rows))):
             self._keep_rows(places)
         self.rows = rows
 
-    def _read(self, drafts: Drafts) -> Reading:
+    def _read(self, drafts: Drafts, known: Mapping[str, Logits] | None = None) -> Reading:
         """Return the reading of this step; all of it is of the same drafts."""
         if self._reading is None:
-            candidates, narrow = self._judge.candidates, self._judge.narrow
-            self._reading = Reading(self.sources, self.rows, drafts, candidates, narrow=narrow)
+            # Steps that run ahead were launched before the host knew what it could save.
+            skips = self.trace is None and self._run_ahead is None and len(self.rows) <= _SELECTIVE_ROWS
+            self._reading = Reading(
+                self.sources, self.scoring, self.rows, drafts, known or {}, exactly=self._exactly, skips=skips
+            )
         return self._reading
 
     def emit(self, judged: Judged, places: Chosen, drafted: Sequence[int] | None = None) -> set[int]:
@@ -190,7 +203,8 @@ class Engine(Loop):
         if self.trace is not None:
             logits = {name: values[positions] for name, values in judged.logits.items()}
             ids = torch.tensor([token_id for _, _, token_id in emitted], device=judged.raw.device)
-            traced = trace_tokens(logits, judged.raw[positions], ids, self.trace)
+            bytewise = "amateur" in self.sources.bridges
+            traced = trace_tokens(logits, judged.raw[positions], ids, self.trace, bytewise=bytewise)
             for (row, _, _), entry in zip(emitted, traced, strict=True):
                 row.trace.append(entry)
 

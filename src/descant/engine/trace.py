@@ -16,7 +16,7 @@ _HEAD_MEMBERS = 20
 
 
 def trace_tokens(
-    logits: Mapping[str, Logits], raw: Float[Tensor, "n vocab"], ids: Chosen, text: TraceText
+    logits: Mapping[str, Logits], raw: Float[Tensor, "n vocab"], ids: Chosen, text: TraceText, *, bytewise: bool
 ) -> list[TokenTrace]:
     """Describe one step of every row.
 
@@ -30,8 +30,9 @@ def trace_tokens(
         The tokens that were chosen.
     text
         Gives the text of a token.
+    bytewise
+        Whether the amateur judges bytes: its are log-probabilities of some tokens, without a distribution.
     """
-    bytewise = "amateur total" in logits  # judged by bytes: log-probabilities of some tokens, without a distribution
     logprobs = {
         name: values if bytewise and name == "amateur" else values.log_softmax(-1)
         for name, values in logits.items()

@@ -29,7 +29,7 @@ from descant.decoder import Decoder
 from descant.describe import describe
 from descant.errors import PromptError, SettingsError
 from descant.models import inspect_model
-from descant.sources.describe import describe_model
+from descant.sources.amateur import describe_model
 
 _UNBOUNDED = 2048
 """Tokens of a window, where models set no limit; lm-eval's own default."""

@@ -18,6 +18,10 @@ from descant.scoring import Contrastive
 from descant.sources.sources import Sources
 from descant.tokens import common_prefix
 
+__all__ = [
+    "ContrastiveLogitsProcessor",
+]
+
 
 class ContrastiveLogitsProcessor(LogitsProcessor):
     """Turn an expert's logits into `Contrastive` scores; the amateur and its cache live here.

@@ -34,8 +34,17 @@ from descant.numerics.choose import row_generator
 from descant.presets import Preset, preset
 from descant.rows import Ending, Row
 from descant.scoring import Contrastive, Likelihood
-from descant.sources.settings import Amateur, OtherPrompt, OtherTokenizer
+from descant.sources.amateur import Amateur, AnyAmateur
 from descant.strategies import Beam, Greedy, Sample
+
+__all__ = [
+    "contrastive",
+    "contrastive_beta",
+    "likelihood",
+    "prompt_lookup",
+    "speculative",
+    "speculative_contrastive",
+]
 
 _READ = ("attention_mask", "position_ids", *CACHE_ARGUMENTS, "use_cache", "logits_to_keep")
 """What `generate` makes for a model's forward pass and is taken care of here; the cache is empty."""
@@ -89,7 +98,7 @@ class CustomGenerate:
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
         *,
-        amateur: Amateur | None = None,
+        amateur: AnyAmateur | None = None,
         cd_alpha: float | None = None,
         cd_beta: float | None = None,
         cd_amateur_temperature: float | None = None,
@@ -162,13 +171,13 @@ class CustomGenerate:
             )
         if strategy.drafting is not None:
             changes = {name.removeprefix("draft_"): value for name, value in speculation.items()}
-            changed: Any = strategy.over(Sample() if sample else Greedy())
-            return Method(scoring, (), replace(changed, **changes))
+            drafted: Any = strategy.over(Sample() if sample else Greedy())
+            return Method(scoring, (), replace(drafted, **changes))
         if speculation:
             raise SettingsError(f"{', '.join(speculation)} would have no effect: {self} drafts nothing; leave out")
         return Method(scoring, (), beams or (Sample(rng="transformers") if sample else Greedy()))
 
-    def _check_amateur(self, method: Method, amateur: Amateur | None) -> None:
+    def _check_amateur(self, method: Method, amateur: AnyAmateur | None) -> None:
         drafts = method.strategy.drafting is not None and method.strategy.drafting.by_amateur
         if amateur is None and (drafts or "amateur" in method.scoring.sources):
             raise SettingsError(f"{self} needs amateur=: a model with the expert's tokens, or EarlyExit(layer)")
@@ -182,16 +191,8 @@ class CustomGenerate:
 def _check_readable(*parts: Any) -> None:
     """Refuse what needs more of the prompts than their tokens, which is all that `generate` hands on."""
     for part in parts:
-        if isinstance(part, OtherTokenizer):
-            raise SettingsError(
-                "OtherTokenizer compares tokens by their text, and generate hands a custom method no tokenizer; use "
-                "Decoder(model, tokenizer, …), or a model with the expert's tokens"
-            )
-        if isinstance(part, OtherPrompt):
-            raise SettingsError(
-                "OtherPrompt needs each prompt as it was before its padding and encoding; use Decoder(model, "
-                "tokenizer, OtherPrompt(…)), or a model with the expert's tokens"
-            )
+        if isinstance(part, Amateur) and part.needs:
+            raise SettingsError(part.needs)
 
 
 def _given(**settings: Any) -> dict[str, Any]:

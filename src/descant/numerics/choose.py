@@ -33,6 +33,9 @@ def top(
         How many; at most the whole vocabulary is returned. Tokens that the scores forbid are listed last, at
         −inf, where there are not enough others.
     """
+    if k == 1:
+        ids = argmax(scores)[:, None]
+        return ids, scores.log_softmax(-1).gather(-1, ids)
     k = min(k, scores.shape[-1])
     ids = torch.empty(len(scores), k, dtype=torch.int64, device=scores.device)
     for row, edge in enumerate(scores.topk(k, dim=-1).values[:, -1:] if k else ()):

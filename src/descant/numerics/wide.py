@@ -7,7 +7,7 @@ neighbours, and with that most questions are answered from a few blocks.
 Whatever is computed for a row depends on that row alone, to the last bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int64
@@ -90,6 +90,59 @@ def total_of_few(values: Float[Tensor, "n few"]) -> Float[Tensor, " n"]:
     # A running sum does not depend on how many zeros stand between, which the other rows decide.
     sums = (values.double() - best).exp_().cumsum(-1)[:, -1]
     return (best[:, 0] + sums.log()).to(values.dtype)
+
+
+class Rows:
+    """Rows of scores, whatever their vocabulary: looked at through their blocks where that pays.
+
+    Parameters
+    ----------
+    scores
+        `[n, vocab]`.
+    """
+
+    def __init__(self, scores: Float[Tensor, "n vocab"]) -> None:
+        self.scores = scores
+        self._blocks = Blocks(scores) if is_wide(scores) else None
+
+    def best(self) -> Float[Tensor, "n 1"]:
+        """Return each row's greatest score; NaN if it has one."""
+        return self.scores.amax(-1, keepdim=True) if self._blocks is None else self._blocks.best()
+
+    def log_total(self) -> Float[Tensor, "n 1"]:
+        """Return `log Σ exp(scores)` of each row; NaN where no score is finite."""
+        if self._blocks is not None:
+            return self._blocks.log_total()[:, None]
+        return log_total(self.scores)[:, None]
+
+    def at_least(
+        self, least: Float[Tensor, "n 1"], formula: Callable[..., Tensor], *others: Float[Tensor, "n _"]
+    ) -> Float[Tensor, "n vocab"]:
+        """Return `formula(scores, *others)` of the tokens whose score is not below a limit, and −inf of all others.
+
+        Parameters
+        ----------
+        least
+            The limit. NaN is not below anything, nor is anything below NaN.
+        formula
+            Computes a token's value from that token's alone.
+        others
+            Further arguments: something for each token, or one thing a row.
+        """
+        vocabulary = self.scores.shape[1]
+        places = None if self._blocks is None else self._blocks.places_from(least)
+        if places is None:
+            parts = []
+            for part in in_parts(self.scores):
+                scores = self.scores[part]
+                values = formula(scores, *(other[part] for other in others))
+                parts.append(values.masked_fill(scores < least[part], -torch.inf))
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        rows = places // vocabulary
+        picked = (other.take(places if other.shape[1] == vocabulary else rows) for other in others)
+        found = torch.full_like(self.scores, -torch.inf, memory_format=torch.contiguous_format)
+        found.view(-1)[places] = formula(self.scores.take(places), *picked)
+        return found
 
 
 class Blocks:

@@ -9,11 +9,10 @@ adapter.py      transformers' own processors
 order.py        the order in which transformers applies them
 """
 
-from descant.processors.adapter import TransformersProcessor, as_processor
+from descant.processors.adapter import TransformersProcessor
 from descant.processors.bans import BadWords, LogitBias, MinNewTokens, NoRepeatNGram
 from descant.processors.base import History, Processor
 from descant.processors.mass import TopP, Typical
-from descant.processors.order import canonical_order
 from descant.processors.penalties import FrequencyPenalty, PresencePenalty, RepetitionPenalty
 from descant.processors.temperature import Temperature
 from descant.processors.truncation import Epsilon, Eta, MinP, TopK, TopNSigma
@@ -37,6 +36,4 @@ __all__ = [
     "TopP",
     "TransformersProcessor",
     "Typical",
-    "as_processor",
-    "canonical_order",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from descant.checks import number, whole
 from descant.errors import SettingsError
+from descant.options import option
 from descant.processors.base import History, Processor
 from descant.processors.sparse import change_where
 
@@ -33,7 +34,7 @@ class NoRepeatNGram(Processor):
     shift_invariant = True
     capturable = True
 
-    n: int
+    n: int = option("no_repeat_ngram", "Never repeat N tokens in a row.", of="N")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", whole("NoRepeatNGram.n", self.n, 1, "use a whole number from 1"))
@@ -166,7 +167,7 @@ class MinNewTokens(Processor):
     of_transformers = "min_new_tokens"
     shift_invariant = True
 
-    n: int
+    n: int = option("min_new_tokens", "No end of sequence before N tokens.", of="N")
     eos_token_ids: Sequence[int] | None = None
 
     def __post_init__(self) -> None:

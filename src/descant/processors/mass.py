@@ -18,6 +18,7 @@ from torch import Tensor
 
 from descant.checks import kept, number
 from descant.numerics.wide import Blocks, divided, in_parts, is_wide, keep, log_total
+from descant.options import option
 from descant.processors.base import History, Processor
 
 _SHORTLISTS = (64, 512)
@@ -50,7 +51,7 @@ class TopP(Processor):
     shift_invariant = True
     capturable = True
 
-    p: float
+    p: float = option("top_p", "Keep the smallest set of mass X.")
     min_tokens_to_keep: int = 1
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ class Typical(Processor):
     shift_invariant = True
     capturable = True
 
-    mass: float
+    mass: float = option("typical_p", "Keep the most typical, of mass X.")
     min_tokens_to_keep: int = 1
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from descant.checks import number
+from descant.options import option
 from descant.processors.base import History, Processor
 from descant.processors.sparse import change_where, generated, places_of
 
@@ -30,7 +31,7 @@ class RepetitionPenalty(Processor):
     of_transformers = "repetition_penalty"
     capturable = True
 
-    penalty: float
+    penalty: float = option("repetition_penalty", "Makes seen tokens X times less; 1 is neutral.")
 
     def __post_init__(self) -> None:
         penalty = number(
@@ -64,7 +65,7 @@ class PresencePenalty(Processor):
     shift_invariant = True
     capturable = True
 
-    penalty: float
+    penalty: float = option("presence_penalty", "Taken once from tokens already generated.")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "penalty", _finite("PresencePenalty.penalty", self.penalty))
@@ -89,7 +90,7 @@ class FrequencyPenalty(Processor):
     shift_invariant = True
     capturable = True
 
-    penalty: float
+    penalty: float = option("frequency_penalty", "Taken each time a token was generated.")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "penalty", _finite("FrequencyPenalty.penalty", self.penalty))

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from descant.checks import number
+from descant.options import option
 from descant.processors.base import History, Processor
 
 _COLDEST = 1e-20
@@ -28,7 +29,7 @@ class Temperature(Processor):
     shift_invariant = True
     capturable = True
 
-    temperature: float
+    temperature: float = option("temperature", "Divides the scores; 1 is neutral.")
 
     def __post_init__(self) -> None:
         temperature = number(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from descant.checks import kept, number, whole
 from descant.numerics.wide import Blocks, is_wide
+from descant.options import option
 from descant.processors.base import History, Processor
 
 
@@ -35,7 +36,7 @@ class TopK(Processor):
     shift_invariant = True
     capturable = True
 
-    k: int
+    k: int = option("top_k", "Keep the N best tokens.", of="N")
     min_tokens_to_keep: int = 1
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ class MinP(Processor):
     shift_invariant = True
     capturable = True
 
-    p: float
+    p: float = option("min_p", "Keep tokens at least X times as probable as the best.")
     min_tokens_to_keep: int = 1
 
     def __post_init__(self) -> None:
@@ -122,7 +123,7 @@ class Epsilon(Processor):
     shift_invariant = True
     capturable = True
 
-    epsilon: float
+    epsilon: float = option("epsilon", "Keep tokens more probable than X.")
     min_tokens_to_keep: int = 1
 
     def __post_init__(self) -> None:
@@ -153,7 +154,7 @@ class Eta(Processor):
     shift_invariant = True
     capturable = True
 
-    epsilon: float
+    epsilon: float = option("eta", "The same, less where entropy is high.")
     min_tokens_to_keep: int = 1
 
     def __post_init__(self) -> None:
@@ -189,7 +190,7 @@ class TopNSigma(Processor):
     shift_invariant = True
     capturable = True
 
-    n: float
+    n: float = option("top_n_sigma", "Keep scores within X standard deviations of the best.")
 
     def __post_init__(self) -> None:
         n = number("TopNSigma.n", self.n, lambda x: 0 < x < math.inf, "use a number above 0, such as 1")

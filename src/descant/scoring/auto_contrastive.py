@@ -1,6 +1,6 @@
 """Autocontrastive decoding: one early layer of the expert as its amateur, the expert's tail kept."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -8,6 +8,7 @@ import torch
 
 from descant.checks import flag, plausibility, whole
 from descant.errors import SettingsError
+from descant.options import option
 from descant.scoring.base import Scoring
 from descant.scoring.contrastive import Contrastive
 from descant.types import Logits
@@ -38,8 +39,8 @@ class AutoContrastive(Scoring):
 
     capturable = True
 
-    layer: int | None = None
-    alpha: float = 0.1
+    layer: int | None = option("layer", default=None)
+    alpha: float = option("alpha", "Among tokens at least X times as probable as the best.", default=0.1)
     norm: bool = True
 
     def __post_init__(self) -> None:
@@ -54,11 +55,11 @@ class AutoContrastive(Scoring):
 
     @property
     def exits(self) -> Mapping[str, tuple[int, bool]]:
-        """None before `for_expert` has told which layer is half of them."""
+        """None before `for_models` has told which layer is half of them."""
         return {} if self.layer is None else {f"layer {self.layer}": (self.layer, self.norm)}
 
-    def for_expert(self, layers: int, *, tied: bool) -> "AutoContrastive":
-        del tied
+    def for_models(self, layers: int, *, tied: bool, bytewise: Collection[str] = ()) -> "AutoContrastive":
+        del tied, bytewise
         layer = layers // 2 if self.layer is None else self.layer
         if layer >= layers:
             raise SettingsError(

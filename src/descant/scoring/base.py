@@ -1,12 +1,10 @@
 """What a scoring is: logits of the named sources in, next-token scores out."""
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
-import torch
-
-from descant.types import Candidates, Logits, Mask
+from descant.types import Candidates, Logits
 
 
 class Scoring(ABC):
@@ -28,8 +26,8 @@ class Scoring(ABC):
         and whether the hidden state passes through the final norm."""
         return {}
 
-    def for_expert(self, layers: int, *, tied: bool) -> "Scoring":
-        """Return this scoring with everything settled that depends on the expert.
+    def for_models(self, layers: int, *, tied: bool, bytewise: Collection[str] = ()) -> "Scoring":
+        """Return this scoring with everything settled that depends on the models.
 
         Parameters
         ----------
@@ -37,13 +35,16 @@ class Scoring(ABC):
             How many decoder layers the expert has.
         tied
             Whether its output head shares the weights of its embeddings.
+        bytewise
+            Sources with another tokenizer. Their values are log-probabilities of the bytes of each token that was
+            `needed`, which belong to no distribution over tokens; the other tokens are as probable as to the expert.
 
         Raises
         ------
         SettingsError
             If the expert has not the layers that the scoring needs.
         """
-        del layers, tied
+        del layers, tied, bytewise
         return self
 
     @abstractmethod
@@ -54,9 +55,6 @@ class Scoring(ABC):
         ----------
         logits
             For each name in `sources`, logits of shape `[..., vocab]`, all of one shape, in float32 or float64.
-            Where the amateur has another tokenizer, its are log-probabilities of the bytes of each token in `head`,
-            which belong to no distribution over tokens and are taken as they are: `"amateur total"`, `[..., 1]`, then
-            stands for the log of their sum, and is 0.
 
         Returns
         -------
@@ -64,6 +62,11 @@ class Scoring(ABC):
             Scores of the same shape; −inf where a token is not allowed. `softmax(scores)` is the distribution that
             sampling draws from. The arguments are not mutated.
         """
+
+    @property
+    def of_transformers(self) -> Mapping[str, Any] | None:
+        """The settings of `GenerationConfig` that give the same scores; None where transformers has no such method."""
+        return None
 
     @property
     def capturable(self) -> bool:
@@ -82,52 +85,18 @@ class Scoring(ABC):
         """
         return False
 
-    def head(self, expert: Logits) -> Candidates | None:
-        """Tell which tokens' logits matter of sources other than the expert; None: all of them.
+    def needed(self, expert: Logits, *, exactly: bool = False) -> Candidates | None:
+        """Tell for which tokens, at which positions, the logits of the other sources matter; None: for all.
+
+        Those of other tokens may be anything, and of positions without any they need not be read at all.
 
         Parameters
         ----------
         expert
             Logits of shape `[..., vocab]`.
+        exactly
+            Whether scores are wanted as they are, to be shown or added up; or up to one constant a position, which
+            changes neither a choice nor a distribution.
         """
-        del expert
+        del expert, exactly
         return None
-
-    @property
-    def head_suffices(self) -> bool:
-        """Whether other sources may be −inf outside `head`: the scores of a position then change by one constant."""
-        return False
-
-    def settled(self, expert: Logits) -> Mask:
-        """Tell at which positions the expert's logits alone decide the scores, which are those of `alone`.
-
-        There the other sources need not be evaluated.
-
-        Parameters
-        ----------
-        expert
-            Logits of shape `[..., vocab]`.
-
-        Returns
-        -------
-        Mask
-            Booleans of shape `[...]`.
-        """
-        return torch.zeros(expert.shape[:-1], dtype=torch.bool, device=expert.device)
-
-    def alone(self, expert: Logits) -> Logits:
-        """Return the scores of settled positions; by default all of the distribution is on the expert's best token.
-
-        Parameters
-        ----------
-        expert
-            Logits `[..., vocab]` of positions that are settled.
-        """
-        best = expert.max(-1, keepdim=True)
-        # NaN stays visible: the only score of a position is its best logit less itself.
-        return torch.full_like(expert, -math.inf).scatter_(-1, best.indices, best.values - best.values)
-
-    @property
-    def skips_settled(self) -> bool | None:
-        """Whether to leave out the other sources where all rows are settled; None lets the engine decide."""
-        return False

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from descant.checks import number, shown
 from descant.errors import SettingsError
+from descant.options import option
 from descant.scoring.base import Scoring
 from descant.scoring.measures import entropy, extrapolate, jensen_shannon
 from descant.types import Logits
@@ -37,7 +38,7 @@ class ContextAware(Scoring):
     sources = ("expert", "amateur")
     capturable = True
 
-    alpha: float | Literal["divergence", "entropy"] = 0.5
+    alpha: float | Literal["divergence", "entropy"] = option("alpha", "The strength.", default=0.5)
 
     def __post_init__(self) -> None:
         if isinstance(self.alpha, str):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from descant.checks import number
+from descant.options import option
 from descant.scoring.base import Scoring
 from descant.scoring.measures import floored
 from descant.types import Logits
@@ -34,8 +35,8 @@ class DExperts(Scoring):
     sources = ("expert", "positive", "negative")
     capturable = True
 
-    alpha: float = 2.0
-    top_p: float = 0.9
+    alpha: float = option("alpha", "The strength.", default=2.0)
+    top_p: float = option("top_p", default=0.9)
 
     def __post_init__(self) -> None:
         remedy = "use a number from 0 (2 is usual)"

@@ -1,6 +1,6 @@
 """DoLa: what the expert's last layer knows and an earlier one does not yet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from descant.checks import flag, plausibility, shown, whole
 from descant.errors import SettingsError
+from descant.options import option
 from descant.scoring.base import Scoring
 from descant.scoring.contrastive import Contrastive
 from descant.scoring.measures import jensen_shannon, mixture
@@ -46,8 +47,8 @@ class DoLa(Scoring):
 
     capturable = True
 
-    layers: Literal["high", "low"] | Sequence[int] = "high"
-    alpha: float = 0.1
+    layers: Literal["high", "low"] | Sequence[int] = option("layers", default="high")
+    alpha: float = option("alpha", "Among tokens at least X times as probable as the best.", default=0.1)
     norm: bool = True
     divergence: Literal["jensen-shannon", "released"] = "jensen-shannon"
 
@@ -69,11 +70,12 @@ class DoLa(Scoring):
 
     @property
     def exits(self) -> Mapping[str, tuple[int, bool]]:
-        """None before `for_expert` has told which layers a bucket is."""
+        """None before `for_models` has told which layers a bucket is."""
         layers = () if isinstance(self.layers, str) else self.layers
         return {f"layer {layer}": (layer, self.norm) for layer in layers}
 
-    def for_expert(self, layers: int, *, tied: bool) -> "DoLa":
+    def for_models(self, layers: int, *, tied: bool, bytewise: Collection[str] = ()) -> "DoLa":
+        del bytewise
         half, bounded = layers // 2, layers > 40
         chosen: Sequence[int]
         if self.layers == "high":

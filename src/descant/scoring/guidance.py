@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from descant.checks import number
+from descant.options import option
 from descant.scoring.base import Scoring
 from descant.scoring.measures import extrapolate
 from descant.types import Logits
@@ -27,7 +28,7 @@ class Guidance(Scoring):
     sources = ("expert", "amateur")
     capturable = True
 
-    scale: float = 1.5
+    scale: float = option("guidance_scale", "1 is the expert alone, more amplifies the prompt.", default=1.5)
 
     def __post_init__(self) -> None:
         remedy = "use a number from 0 (1.5 is usual, 1 changes nothing)"

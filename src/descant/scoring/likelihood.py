@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from descant.scoring.base import Scoring
 from descant.types import Logits
@@ -16,6 +17,7 @@ class Likelihood(Scoring):
     """
 
     capturable = True
+    of_transformers: ClassVar[Mapping[str, Any]] = {}
 
     def __call__(self, logits: Mapping[str, Logits]) -> Logits:
         return logits["expert"]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from descant.checks import number
+from descant.options import option
 from descant.scoring.base import Scoring
 from descant.scoring.measures import floored
 from descant.types import Logits
@@ -29,7 +30,7 @@ class ProxyTuning(Scoring):
     sources = ("expert", "tuned", "untuned")
     capturable = True
 
-    alpha: float = 1.0
+    alpha: float = option("alpha", "The strength.", default=1.0)
 
     def __post_init__(self) -> None:
         remedy = "use a number from 0 (1 is usual)"

@@ -1,12 +1,13 @@
 """Contrast only where the expert is uncertain."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
 from descant.checks import number, shown
 from descant.errors import SettingsError
+from descant.options import option
 from descant.scoring.base import Scoring
 from descant.scoring.measures import entropy
 from descant.types import Candidates, Logits, Mask
@@ -29,7 +30,7 @@ class WhenUncertain(Scoring):
     """
 
     scoring: Scoring
-    threshold: float
+    threshold: float = option("threshold")
 
     def __post_init__(self) -> None:
         if not isinstance(self.scoring, Scoring):
@@ -46,8 +47,8 @@ class WhenUncertain(Scoring):
     def exits(self) -> Mapping[str, tuple[int, bool]]:
         return self.scoring.exits
 
-    def for_expert(self, layers: int, *, tied: bool) -> "WhenUncertain":
-        return replace(self, scoring=self.scoring.for_expert(layers, tied=tied))
+    def for_models(self, layers: int, *, tied: bool, bytewise: Collection[str] = ()) -> "WhenUncertain":
+        return replace(self, scoring=self.scoring.for_models(layers, tied=tied, bytewise=bytewise))
 
     @property
     def capturable(self) -> bool:
@@ -57,22 +58,10 @@ class WhenUncertain(Scoring):
         expert = logits["expert"]
         return torch.where(self._certain(expert)[..., None], expert, self.scoring(logits))
 
-    def head(self, expert: Logits) -> Candidates | None:
-        return self.scoring.head(expert)
-
-    @property
-    def head_suffices(self) -> bool:
-        return self.scoring.head_suffices
-
-    def settled(self, expert: Logits) -> Mask:
-        return self._certain(expert) | self.scoring.settled(expert)
-
-    def alone(self, expert: Logits) -> Logits:
-        return torch.where(self._certain(expert)[..., None], expert, self.scoring.alone(expert))
-
-    @property
-    def skips_settled(self) -> bool | None:
-        return None
+    def needed(self, expert: Logits, *, exactly: bool = False) -> Candidates:
+        uncertain = ~self._certain(expert)[..., None]
+        needed = self.scoring.needed(expert, exactly=exactly)
+        return uncertain.expand(expert.shape) if needed is None else needed & uncertain
 
     def _certain(self, expert: Logits) -> Mask:
         return entropy(expert)[..., 0] <= self.threshold

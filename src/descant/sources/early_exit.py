@@ -1,14 +1,58 @@
 """Early exits: what the expert would say after only some of its layers (CALM, Schuster et al. 2022, 2207.07061)."""
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from descant.checks import flag, whole
 from descant.errors import SettingsError, UnsupportedModelError
 from descant.models.architecture import Architecture
+from descant.models.base import LanguageModel
 from descant.models.hooks import Exit
+from descant.models.ragged import RaggedModel
 from descant.models.sharing import of_this_thread
+from descant.sources.amateur import Amateur, Beside, Prepared
+from descant.sources.early_layers import EarlyLayers
+
+
+@dataclass(frozen=True)
+class EarlyExit(Amateur):
+    """The expert itself, stopped early: its hidden state after `layer` layers, read by its own output head.
+
+    It shares the expert's one forward pass (CALM, Schuster et al. 2022, arXiv 2207.07061, for models whose head
+    serves every layer).
+
+    Parameters
+    ----------
+    layer
+        How many decoder layers run: the index into transformers' `hidden_states`, from 1 to the expert's number of
+        layers less one.
+    norm
+        Whether the hidden state passes through the expert's final norm. DoLa's released code (2309.03883) leaves it
+        out.
+    """
+
+    layer: int
+    norm: bool = True
+
+    def __post_init__(self) -> None:
+        # Which layers there are, only the expert knows.
+        layer = whole("EarlyExit.layer", self.layer, -math.inf, "give a whole number: how many layers run")
+        object.__setattr__(self, "layer", layer)
+        flag("EarlyExit.norm", self.norm)
+
+    def prepare(self, beside: Beside) -> Prepared:
+        expert = beside.expert
+        exit_ = make_exit(expert, self.layer, norm=self.norm)
+
+        def draft(opened: LanguageModel) -> LanguageModel:
+            assert isinstance(opened, RaggedModel)
+            return EarlyLayers(opened, self.layer, norm=self.norm)
+
+        return Prepared(lambda: exit_, expert.width, None, draft, of_expert=True)
 
 
 def make_exit(architecture: Architecture, layer: int, *, norm: bool, least: int = 1) -> Exit:

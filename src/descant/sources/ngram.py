@@ -2,12 +2,69 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from descant.checks import shown, whole
+from descant.errors import SettingsError
 from descant.models.base import LanguageModel
+from descant.sources.amateur import Amateur, Beside, Prepared
+from descant.tokens import encode
+
+
+@dataclass(frozen=True)
+class NGram(Amateur):
+    """An n-gram model, which costs no forward pass (see `Counts` for its smoothing).
+
+    Parameters
+    ----------
+    n
+        How many tokens an n-gram has, from 1.
+    texts
+        What it is fitted on: texts, or rows of token ids. None: each row's own prompt and text, as it grows, so that
+        contrast turns against repetition.
+    """
+
+    n: int = 3
+    texts: Sequence[str] | Sequence[Sequence[int]] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n", whole("NGram.n", self.n, 1, "give a whole number from 1"))
+        if self.texts is not None:
+            listed = isinstance(self.texts, Sequence) and not isinstance(self.texts, str)
+            if not (listed and self.texts and all(isinstance(text, Sequence) for text in self.texts)):
+                raise SettingsError(f"NGram.texts is {shown(self.texts)}; give a list of texts or of rows of token ids")
+            texts = tuple(text if isinstance(text, str) else tuple(text) for text in self.texts)
+            object.__setattr__(self, "texts", texts)
+
+    def prepare(self, beside: Beside) -> Prepared:
+        expert = beside.expert
+        counts = Counts(self.n, expert.width, [self._ids(text, beside) for text in self.texts or ()])
+        dtype = torch.promote_types(expert.model.dtype, torch.float32)
+
+        def opened() -> LanguageModel:
+            return NGramModel(counts, learns=self.texts is None, device=expert.model.device, dtype=dtype)
+
+        return Prepared(opened, expert.width, None)
+
+    def described(self) -> Any:
+        return {"name": "NGram", "n": self.n, "texts": None if self.texts is None else len(self.texts)}
+
+    def _ids(self, text: str | Sequence[int], beside: Beside) -> list[int]:
+        """Return the token ids of a text that the model is fitted on."""
+        ids: Sequence[int]
+        if isinstance(text, str):
+            if beside.tokenizer is None:
+                raise SettingsError("NGram.texts are texts, and the decoder has no tokenizer; give rows of token ids")
+            ids = encode(beside.tokenizer, text, chat=False)
+        else:
+            ids = text
+        remedy = "give token ids of the expert"
+        return [whole("NGram.texts", token, 0, remedy, most=beside.expert.width - 1) for token in ids]
 
 
 class Counts:

@@ -1,13 +1,21 @@
 """A model that reads another prompt before the same continuation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from descant.checks import shown, whole
+from descant.describe import describe
+from descant.errors import SettingsError
+from descant.models import open_model
 from descant.models.base import LanguageModel
+from descant.models.wrapped import unwrapping
+from descant.sources.amateur import Amateur, Beside, Prepared, describe_model, prepare_model
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,75 @@ class Replacement:
 
     prompt_length: int
     tokens: Sequence[int]
+
+
+@dataclass(frozen=True)
+class OtherPrompt(Amateur):
+    """A model that reads another prompt and then the same continuation; the expert itself, with a cache of its own.
+
+    For `ContextAware` the prompt without its context, for `Guidance` a negative prompt or none, for `Contrastive` a bad
+    prompt.
+
+    Parameters
+    ----------
+    prompt
+        The other prompt: a text or token ids for all rows; or a function that is given each row's prompt as the call
+        has it (a text, token ids, or a chat) and returns the other one; or None, where each call tells them by
+        `amateur_prompts`. Texts are encoded as prompts are, chat template included.
+    model
+        Who reads it; None for the expert.
+    """
+
+    prompt: str | Sequence[int] | Callable[[Any], Any] | None = None
+    model: PreTrainedModel | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is not None and not isinstance(self.model, PreTrainedModel):
+            raise SettingsError(
+                f"OtherPrompt.model is {shown(self.model)}; "
+                + unwrapping(self.model, "give a PreTrainedModel, or None")
+            )
+        if isinstance(self.prompt, Sequence) and not isinstance(self.prompt, str):
+            remedy = "give a text, token ids, or a function"
+            ids = tuple(whole("OtherPrompt.prompt", token, 0, remedy) for token in self.prompt)
+            object.__setattr__(self, "prompt", ids)
+        elif not (self.prompt is None or isinstance(self.prompt, str) or callable(self.prompt)):
+            raise SettingsError(
+                f"OtherPrompt.prompt is {shown(self.prompt)}; give a text, token ids, a function, or None"
+            )
+
+    @property
+    def reads(self) -> PreTrainedModel | None:
+        return self.model
+
+    @property
+    def needs(self) -> str:
+        return (
+            "OtherPrompt needs each prompt as it was before its padding and encoding; use Decoder(model, tokenizer, "
+            "OtherPrompt(…)), or a model with the expert's tokens"
+        )
+
+    def prepare(self, beside: Beside) -> Prepared:
+        expert, runner = beside.expert, beside.runner
+        if self.model is not None:
+            reader = prepare_model(self.model, beside)
+        else:  # the expert's weights, and rows of their own
+            reader = Prepared(lambda: open_model(expert, runner), expert.width, expert.context)
+
+        def reading() -> LanguageModel:
+            model = reader.open()
+            assert isinstance(model, LanguageModel)
+            return OtherPromptModel(model)
+
+        why = (
+            "a model that reads another prompt drafts only for a scoring that contrasts with it; give "
+            "Speculative(draft=…): PromptLookup(3), EarlyExit(layer) or a model"
+        )
+        return Prepared(reading, reader.width, reader.context, why_no_draft=why, other_prompt=self)
+
+    def described(self) -> Any:
+        reader = None if self.model is None else describe_model(self.model)
+        return {"name": "OtherPrompt", "prompt": describe(self.prompt), "model": reader}
 
 
 class OtherPromptModel(LanguageModel):

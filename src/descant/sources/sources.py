@@ -18,6 +18,7 @@ from descant.models.hidden_states import HiddenStates
 from descant.models.hooks import Exit
 from descant.models.linears.narrow_head import Among
 from descant.models.ragged import RaggedModel
+from descant.sources.amateur import Source
 from descant.sources.confident_exit import ConfidentModel
 from descant.sources.other_prompt import OtherPromptModel, Replacement
 from descant.types import Logits
@@ -36,9 +37,6 @@ class _Pass:
     first_row: int
     tokens: list[Sequence[int]]
     wanted: bool = True
-
-
-Source = LanguageModel | Exit | ByteSource
 
 
 class Sources:
@@ -166,10 +164,6 @@ class Sources:
         something left to read, which must be some.
         """
         return {name: self.prepare(self._read(name, texts, keep, hidden, among)) for name in names}
-
-    def byte_totals(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what the sources with another tokenizer add for a scoring (see `Scoring.__call__`): totals of 0."""
-        return {f"{name} total": torch.zeros_like(logits[name][..., :1]) for name in self.bridges if name in logits}
 
     def draft(self, name: str, texts: Sequence[Sequence[int]], count: int) -> tuple[Logits, Tensor] | None:
         """Have a source that holds rows read the texts and follow them, as `LanguageModel.draft` does.

@@ -1,20 +1,76 @@
 """A model that sees only the last tokens: a short-sighted amateur (Li et al. 2022, arXiv 2210.15097, §3.4)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
+from os import PathLike, fspath
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from descant.checks import whole
+from descant.errors import SettingsError
+from descant.models import inspect_model
 from descant.models.architecture import Architecture
 from descant.models.base import LanguageModel
 from descant.models.hooks import head_reads
 from descant.models.ragged import padded
 from descant.models.rotary import restore_frequencies
+from descant.sources.amateur import Amateur, Beside, Prepared, check_model, describe_model
 
 _CHUNK = 64
 """Windows run at once: bounds the activations when many positions are asked for."""
+
+
+@dataclass(frozen=True)
+class Window(Amateur):
+    """A model that sees only the last `tokens` tokens of the text (Li et al. 2022, arXiv 2210.15097, §3.4).
+
+    Parameters
+    ----------
+    model
+        The model; the expert may be its own short-sighted amateur. `Decoder.from_pretrained` also takes its name.
+    tokens
+        How many of the last tokens it is given, at least 1. Each costs a pass over that many tokens at every step.
+    """
+
+    model: PreTrainedModel | str | PathLike[str]
+    tokens: int
+
+    def __post_init__(self) -> None:
+        model: Any = fspath(self.model) if isinstance(self.model, PathLike) else self.model
+        check_model("Window", model)
+        object.__setattr__(self, "model", model)
+        tokens = whole("Window.tokens", self.tokens, 1, "show it at least 1 token")
+        object.__setattr__(self, "tokens", tokens)
+
+    @property
+    def reads(self) -> PreTrainedModel | str:
+        return self.model  # type: ignore[return-value]  # a path became its text
+
+    def with_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> "Window":
+        del tokenizer
+        return replace(self, model=model)
+
+    def prepare(self, beside: Beside) -> Prepared:
+        del beside
+        if not isinstance(self.model, PreTrainedModel):
+            raise SettingsError(
+                f"Window holds the name {self.model!r}; load it with Decoder.from_pretrained, or give a model"
+            )
+        seen, tokens = inspect_model(self.model), self.tokens
+        self.model.eval()
+        if seen.context is not None and tokens > seen.context:
+            raise SettingsError(
+                f"a window of {tokens} tokens exceeds the amateur's context of {seen.context}; choose a smaller one"
+            )
+        return Prepared(lambda: WindowModel(seen, tokens), seen.width, None)
+
+    def described(self) -> Any:
+        return {"name": "Window", "model": describe_model(self.model), "tokens": self.tokens}
 
 
 class WindowModel(LanguageModel):

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from descant.options import changed
 from descant.rows import Row
-from descant.scoring.base import Scoring
 from descant.strategies.drafts import Drafting
 from descant.strategies.growth import Draws, Growth, Loop
 from descant.types import Chosen
@@ -77,17 +77,31 @@ class Strategy(ABC):
         """The settings of `GenerationConfig` that give the same tokens; None where transformers has no such method."""
         return None
 
-    def over(self, base: "TokenStrategy") -> "Strategy":
-        """Return what chooses as another strategy does, and grows in this one's way where that is possible."""
-        return base
+    heading: ClassVar[str] = ""
+    """Under which its options stand in a help text."""
+
+    def over(self, base: "TokenStrategy") -> "Strategy | None":
+        """Return what chooses as another strategy does and grows in this one's way, or None where that cannot be."""
+        del base
+        return None
+
+    @classmethod
+    def in_place_of(cls, strategy: "Strategy") -> "Strategy | None":
+        """Return one of this kind that takes a strategy's place and chooses as it does, or None where none can.
+
+        One of this kind stays as it is.
+        """
+        return strategy if type(strategy) is cls else None
+
+    def with_options(self, settings: Mapping[str, Any]) -> "Strategy":
+        """Return this with other values of some options, by their names (see `descant.options`)."""
+        found, _ = changed(self, settings)
+        assert isinstance(found, Strategy)
+        return found
 
     def cost(self, expert: str) -> str:
         """Return what a token costs in passes of the expert, of which one is described by `expert`."""
         return expert
-
-    def check_scoring(self, scoring: Scoring) -> None:
-        """Raise `SettingsError` if this cannot be done with a scoring."""
-        del scoring
 
     def passes(self, source: str, *, drafts: bool) -> Iterator[tuple[int, bool, int]]:
         """Yield the shapes of a source's passes: new tokens, whether logits of all are read, drafts that follow.
@@ -105,6 +119,9 @@ class Strategy(ABC):
 
 class TokenStrategy(Strategy):
     """Gives every row its next token, whatever the other rows are."""
+
+    def over(self, base: "TokenStrategy") -> Strategy | None:
+        return base
 
     @property
     def of_allowed(self) -> bool:

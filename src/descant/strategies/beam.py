@@ -25,13 +25,16 @@ from torch import Tensor
 from descant.checks import number, shown, whole
 from descant.errors import SettingsError
 from descant.numerics.wide import Blocks, is_wide
-from descant.scoring.base import Scoring
+from descant.options import option
 from descant.strategies.base import Strategy, TokenStrategy
 from descant.strategies.beams import Beams
 from descant.strategies.candidates import Candidate, Rivals
 from descant.strategies.greedy import Greedy
 from descant.strategies.growth import Draws, Growth, Loop
 from descant.strategies.sample import Sample
+
+_DIVERSITY = 0.5
+"""Where groups are asked for and nothing is said of it."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,24 @@ class Beam(Strategy):
         decoding has it, which also sets `Contrastive(min_tokens_to_keep=2, normalization="released")`.
     """
 
-    width: int = 4
-    length_penalty: float = 1.0
-    early_stopping: bool | Literal["never"] = False
-    groups: int = 1
-    diversity: float = 0.0
+    heading = "Beams: any of these makes a method search for the sequence with the best total score"
+
+    width: int = option("beams", "Follow the N best sequences; 4.", default=4, of="N")
+    length_penalty: float = option(
+        "length_penalty", "Divide a sequence's score by its length to the power of X; 1.", default=1.0, quiet=True
+    )
+    early_stopping: bool | Literal["never"] = option(
+        "early_stopping",
+        "When N have ended: true, false (if none may be better) or never.",
+        default=False,
+        of="NAME",
+        words={"true": True, "false": False, "never": "never"},
+        quiet=True,
+    )
+    groups: int = option("beam_groups", "Cut the beams into N groups that differ.", default=1, of="N", quiet=True)
+    diversity: float = option(
+        "diversity", "What a token costs that an earlier group has chosen; 0.5.", default=0.0, quiet=True
+    )
     base: TokenStrategy = field(default_factory=Greedy)
     ranking: Literal["score", "expert"] = "score"
 
@@ -147,11 +163,16 @@ class Beam(Strategy):
     def over(self, base: TokenStrategy) -> "Beam":
         return replace(self, base=base)
 
-    def check_scoring(self, scoring: Scoring) -> None:
-        if scoring.additive and scoring.skips_settled:
-            raise SettingsError(
-                f"{type(scoring).__name__}.selective leaves out scores that a beam search adds up; leave it at None"
-            )
+    @classmethod
+    def in_place_of(cls, strategy: Strategy) -> "Beam | None":
+        if isinstance(strategy, Beam):
+            return strategy
+        return cls(base=strategy) if isinstance(strategy, (Greedy, Sample)) else None
+
+    def with_options(self, settings: Mapping[str, Any]) -> Strategy:
+        if settings.get("beam_groups", 1) > 1 and not self.diversity:
+            settings = {"diversity": _DIVERSITY, **settings}  # groups would be all the same
+        return super().with_options(settings)
 
     def start(self, loop: Loop) -> Growth:
         return Beams(self, loop)

@@ -21,7 +21,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from descant.checks import number, whole
+from descant.options import option
 from descant.strategies.base import Strategy
+from descant.strategies.greedy import Greedy
 from descant.strategies.growth import Growth, Loop
 from descant.strategies.lookahead import Lookahead
 
@@ -42,8 +44,10 @@ class ContrastiveSearch(Strategy):
         α, the weight of the degeneration penalty, from 0 (greedy) to 1.
     """
 
-    k: int = 4
-    penalty: float = 0.6
+    heading = "Contrastive search: either of these makes a method take the candidate that is least like the text"
+
+    k: int = option("search_candidates", "Of the N most probable tokens; 4.", default=4, of="N")
+    penalty: float = option("search_penalty", "Weight of the likeness, from 0 (greedy) to 1; 0.6.", default=0.6)
 
     def __post_init__(self) -> None:
         k = whole("ContrastiveSearch.k", self.k, 1, "give a whole number from 1 (4 to 10 are usual)")
@@ -63,6 +67,12 @@ class ContrastiveSearch(Strategy):
     @property
     def reads_hidden_states(self) -> bool:
         return True
+
+    @classmethod
+    def in_place_of(cls, strategy: Strategy) -> "ContrastiveSearch | None":
+        if isinstance(strategy, ContrastiveSearch):
+            return strategy
+        return cls() if isinstance(strategy, Greedy) else None
 
     def start(self, loop: Loop) -> Growth:
         return Lookahead(loop, self.k, self.select)

@@ -8,15 +8,12 @@ import torch
 from torch import Tensor
 
 from descant.models.base import ByteSource
-from descant.processors.base import Processor
-from descant.processors.history import HistoryBuffer
-from descant.processors.process import logprobs, process
+from descant.processors.process import logprobs
 from descant.rows import Row
-from descant.sources.sources import Sources
 from descant.strategies.base import TokenStrategy
 from descant.strategies.drafts import Drafts
 from descant.strategies.greedy import Greedy
-from descant.strategies.growth import Draws
+from descant.strategies.growth import Draws, Loop
 
 _FEW = 4
 """Tokens that a drafting model reads in about the time of one."""
@@ -37,33 +34,24 @@ class ModelDrafter(Drafter):
 
     Parameters
     ----------
-    sources, source
-        The models, and which of them drafts.
-    processors, history
-        Of the decode: a draft that they would forbid is never proposed. The history may be None without processors.
+    loop
+        Whose rows grow. A draft that its processors would forbid is never proposed.
+    source
+        Which of its models drafts.
     strategy
         How a draft is chosen: as the tokens themselves are.
     confidence
         A row's draft ends with a token to which its source gives less probability than this.
     """
 
-    def __init__(
-        self,
-        sources: Sources,
-        source: str,
-        processors: Sequence[Processor],
-        history: HistoryBuffer | None,
-        strategy: TokenStrategy,
-        confidence: float,
-    ) -> None:
+    def __init__(self, loop: Loop, source: str, strategy: TokenStrategy, confidence: float) -> None:
         self.source = source
-        self._sources = sources
-        self._model = sources.model(source)
-        self._processors = processors
-        self._history = history
+        self._loop = loop
+        self._sources = loop.sources
+        self._model = loop.sources.model(source)
         self._strategy = strategy
         self._confidence = confidence
-        self._greedily = isinstance(strategy, Greedy) and not processors
+        self._greedily = isinstance(strategy, Greedy) and not loop.processors
 
     def propose(self, rows: Sequence[Row], most: Sequence[int]) -> Drafts:
         room = [self._room(row) for row in rows]
@@ -108,11 +96,7 @@ class ModelDrafter(Drafter):
         texts = [list(row.tokens) for row in rows] if drafting else []
         while drafting:
             logits = self._read(texts, drafting)
-            history = None
-            if self._history is not None:
-                self._history.write(drafts.tokens)
-                history = self._history.before(range(len(rows)), [len(draft) for draft in drafts.tokens])
-            scores = process(self._processors, history, logits, logits)
+            scores = self._loop.allowed(logits, drafts.tokens)
             logits_by_place.append(logits)
             scores_by_place.append(scores)
             draws = Draws([rows[number].generator for number in drafting], drafting, len(rows))

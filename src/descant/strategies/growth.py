@@ -6,7 +6,7 @@ which reads, judges and emits through `Loop`: that is all of a strategy's that r
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -122,16 +122,22 @@ class Loop(ABC):
 
     @abstractmethod
     def judge_ends(
-        self, rows: Sequence[int] | None = None, drafts: Drafts | None = None, *, few: bool = False
+        self,
+        rows: Sequence[int] | None = None,
+        drafts: Drafts | None = None,
+        *,
+        known: Mapping[str, Logits] | None = None,
+        few: bool = False,
     ) -> Judged:
         """Judge what comes after some rows, all by default, and after all of their drafts, which were accepted.
 
-        `few` tells that the scores of few tokens are enough, where the processors leave no more.
+        `known` are logits `[rows, vocab]` of sources that have read all rows. `few` tells that the scores of few tokens
+        are enough, where the processors leave no more.
         """
 
     @abstractmethod
-    def judge(self, read: Callable[[str], Logits]) -> Judged:
-        """Judge what comes after all rows, where `read` returns the logits `[rows, vocab]` of a source."""
+    def allowed(self, logits: Logits, drafted: Sequence[Sequence[int]]) -> Logits:
+        """Return what the processors leave of a drafting model's logits `[rows, vocab]` after what it drafted."""
 
     @abstractmethod
     def emit(self, judged: Judged, places: Chosen, drafted: Sequence[int] | None = None) -> set[int]:

@@ -57,7 +57,7 @@ class Lookahead(Growth):
 
     def step(self) -> list[Row]:
         rows = self.loop.rows
-        judged = self.loop.judge(self._logits_of)
+        judged = self.loop.judge_ends(known=self._logits)
         for place, total in enumerate(log_total(judged.scores).tolist()):
             if not math.isfinite(total):
                 judged.fail(place, rows[place])
@@ -69,12 +69,6 @@ class Lookahead(Growth):
         self._sources.keep_rows(rows)
         self._logits = {name: logits[list(rows)] for name, logits in self._logits.items()}
         self._hidden.keep_rows(rows)
-
-    def _logits_of(self, name: str) -> Logits:
-        """Return logits `[rows, vocab]` of a source after the texts of all rows."""
-        if name in self._logits:
-            return self._logits[name]
-        return self._sources.read((name,), [row.tokens for row in self.loop.rows])[name][:, -1]
 
     def _choose(self, rows: Sequence[Row], scores: Logits) -> Chosen:
         """Read the most probable tokens of every row, and return the one to take, which is kept read.

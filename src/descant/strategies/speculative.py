@@ -16,8 +16,9 @@ from torch import Tensor
 from descant.checks import number, shown, whole
 from descant.errors import SettingsError
 from descant.models.passes.runner import DRAFT_BUCKETS, TOKEN_BUCKETS
+from descant.options import option
 from descant.rows import Row
-from descant.strategies.base import BEHIND, TokenStrategy
+from descant.strategies.base import BEHIND, Strategy, TokenStrategy
 from descant.strategies.beam import Beam
 from descant.strategies.contrastive_search import ContrastiveSearch
 from descant.strategies.draft import Drafter, LookupDrafter, ModelDrafter, TextDrafter
@@ -74,22 +75,19 @@ class Speculative(TokenStrategy):
         rejected, and all after it with it. 0 never ends one early.
     """
 
+    heading = "Speculation: the same text from fewer passes of the expert; the amateur drafts unless told otherwise"
+
     base: TokenStrategy = field(default_factory=Greedy)
     draft: Any = None
-    tokens: int | Literal["auto"] = 4
-    confidence: float = 0.4
+    tokens: int | Literal["auto"] = option(
+        "draft_tokens", "Draft N tokens at a time; auto: as many as pay.", default=4, of="N|auto"
+    )
+    confidence: float = option(
+        "draft_confidence", "End a draft with a token less probable than X; 0.4.", default=0.4, quiet=True
+    )
 
     def __post_init__(self) -> None:
-        if isinstance(self.base, Beam):
-            raise SettingsError(
-                "Speculative cannot draft for a beam search, whose beams are not known until their rivals are judged; "
-                "give Greedy() or Sample(), or Beam alone"
-            )
-        if isinstance(self.base, ContrastiveSearch):
-            raise SettingsError(
-                "Speculative cannot draft for a contrastive search, which needs the hidden states of k candidates at "
-                "every position, and drafts give one; give Greedy() or Sample(), or ContrastiveSearch alone"
-            )
+        _refuse_several(self.base)
         if not isinstance(self.base, (Greedy, Sample)):
             raise SettingsError(f"Speculative.base is {shown(self.base)}; give Greedy() or Sample()")
         if self.base.whole_batch:
@@ -122,6 +120,13 @@ class Speculative(TokenStrategy):
 
     def over(self, base: TokenStrategy) -> "Speculative":
         return replace(self, base=base)
+
+    @classmethod
+    def in_place_of(cls, strategy: Strategy) -> "Speculative | None":
+        if isinstance(strategy, Speculative):
+            return strategy
+        _refuse_several(strategy)
+        return cls(strategy) if isinstance(strategy, TokenStrategy) else None
 
     def cost(self, expert: str) -> str:
         del expert
@@ -183,6 +188,20 @@ class Speculative(TokenStrategy):
         return self.base.choose(residual, chosen)
 
 
+def _refuse_several(base: Strategy) -> None:
+    """Raise if a strategy follows several sequences or candidates, for which nothing can be drafted."""
+    if isinstance(base, Beam):
+        raise SettingsError(
+            "Speculative cannot draft for a beam search, whose beams are not known until their rivals are judged; "
+            "give Greedy() or Sample(), or Beam alone"
+        )
+    if isinstance(base, ContrastiveSearch):
+        raise SettingsError(
+            "Speculative cannot draft for a contrastive search, which needs the hidden states of k candidates at "
+            "every position, and drafts give one; give Greedy() or Sample(), or ContrastiveSearch alone"
+        )
+
+
 class Rounds(Growth):
     """Rounds of drafting and verifying: each row takes the drafts that stand, and a token more.
 
@@ -221,7 +240,7 @@ class Rounds(Growth):
         source = "draft" if "draft" in loop.sources.others else "amateur"
         if source in loop.sources.bridges:
             return TextDrafter(loop.sources.bridges[source], strategy.confidence)
-        return ModelDrafter(loop.sources, source, loop.processors, loop.history, strategy.base, strategy.confidence)
+        return ModelDrafter(loop, source, strategy.base, strategy.confidence)
 
     def _draft(self, rows: Sequence[Row]) -> Drafts:
         """Have tokens drafted, for all rows but those that have no token of their own yet: the first one is urgent."""

@@ -92,6 +92,7 @@ def test_what_a_model_does_after_its_head_is_done(name: str, tied: bool, asked: 
     assert asked
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 def test_the_rows_of_a_packed_head_are_those_of_its_embeddings(asked: list[int]) -> None:
     model = build("llama", tie_word_embeddings=True).bfloat16()
     pack(model, smallest=0)
@@ -100,6 +101,7 @@ def test_the_rows_of_a_packed_head_are_those_of_its_embeddings(asked: list[int])
     assert asked
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 def test_a_packed_head_of_its_own_has_no_rows(asked: list[int]) -> None:
     model = build("llama", tie_word_embeddings=False).bfloat16()
     pack(model, smallest=0)
@@ -179,6 +181,7 @@ SAME: dict[str, dict[str, Any]] = {
     "more log-probabilities": {"top_logprobs": 2},
     "beams of logits": {"scoring": Contrastive(0.02, beta=0.5), "strategy": Beam(2)},
     "looked up drafts": {"strategy": Speculative(draft=PromptLookup(2), tokens=3)},
+    "candidates are read ahead": {"strategy": ContrastiveSearch(3, 0.6)},
 }
 WHOLE: dict[str, dict[str, Any]] = {
     "another scoring": {"scoring": Guidance(1.5)},
@@ -186,7 +189,6 @@ WHOLE: dict[str, dict[str, Any]] = {
     "unknown processor": {"processors": [TransformersProcessor(NoRepeatNGramLogitsProcessor(2))]},
     "scores are added up": {"strategy": Beam(2)},
     "scores are shown": {"trace": True},
-    "candidates are read ahead": {"strategy": ContrastiveSearch(3, 0.6)},
     "the amateur drafts": {"strategy": Speculative(tokens=2, confidence=0.0)},
 }
 DECODERS = {
@@ -228,8 +230,18 @@ def test_shown_scores_are_those_of_the_whole_head(asked: list[int]) -> None:
     settings = {"max_new_tokens": 5, "do_sample": False, "return_dict_in_generate": True, "output_scores": True}
     ids = torch.tensor(PROMPTS[:1])
     EXPERT.generate(ids, custom_generate=descant.contrastive, amateur=AMATEUR, **settings)
-    Decoder(EXPERT, amateur=AMATEUR).score(PROMPTS, [[5, 6]] * 3, scoring=ALWAYS)
     assert not asked
+
+
+def test_given_text_weighs_what_it_weighs_by_the_whole_head(asked: list[int]) -> None:
+    decoder, ends = Decoder(EXPERT, amateur=AMATEUR), [[5, 6, 7], [8], [9, 3]]
+    narrowed = decoder.score(PROMPTS, ends, scoring=ALWAYS)
+    assert asked
+    narrow_head._LARGE = 2**24  # the fixture restores it
+    asked.clear()
+    whole = decoder.score(PROMPTS, ends, scoring=ALWAYS)
+    assert not asked
+    assert narrowed == pytest.approx(whole, abs=1e-9)
 
 
 def test_a_broken_expert_is_named_alone(asked: list[int]) -> None:

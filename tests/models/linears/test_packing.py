@@ -31,6 +31,7 @@ def test_packed_logits_are_those_of_the_model(name: str) -> None:
     torch.testing.assert_close(logits(model), before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 @pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2", "olmo", "phi", "opt", "gemma2"])
 def test_packed_logits_in_bfloat16_are_within_its_rounding(name: str) -> None:
     model = build(name).bfloat16()
@@ -57,6 +58,7 @@ def tied(name: str = "llama", **changes: Any) -> PreTrainedModel:
     return model
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 def test_a_tied_head_is_packed_beside_its_embeddings() -> None:
     model = tied()
     embeddings = model.get_input_embeddings()
@@ -78,6 +80,7 @@ def test_a_tied_head_in_float32_keeps_the_embeddings_as_they_are() -> None:
     assert type(model.get_output_embeddings()) is nn.Linear
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 def test_no_original_weight_is_kept() -> None:
     model = build("llama", tie_word_embeddings=False).bfloat16()
     originals = [weakref.ref(module.weight) for module in model.modules() if isinstance(module, nn.Linear)]
@@ -88,6 +91,7 @@ def test_no_original_weight_is_kept() -> None:
     assert (report.layers, report.nbytes, report.left_alone) == (len(names), size, {})
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 def test_at_most_one_weight_exists_in_both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("llama", tie_word_embeddings=False).bfloat16()
     originals = [weakref.ref(module.weight) for module in model.modules() if isinstance(module, nn.Linear)]
@@ -103,6 +107,7 @@ def test_at_most_one_weight_exists_in_both_forms(monkeypatch: pytest.MonkeyPatch
     assert alive == list(range(len(originals), 0, -1))
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 def test_a_packed_model_shows_what_it_is() -> None:
     model = tied()
     parameters = model.num_parameters()
@@ -115,6 +120,7 @@ def test_a_packed_model_shows_what_it_is() -> None:
     assert model.to("cpu").eval() is model
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 def test_what_a_packed_model_cannot_do_is_refused() -> None:
     model = tied()
     pack(model, smallest=0)

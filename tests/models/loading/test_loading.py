@@ -30,7 +30,7 @@ from descant.models.architecture import context_length
 from descant.models.linears import packing
 from descant.models.loading import eos_token_ids, inspecting, load_model, load_tokenizer, precision
 from descant.models.loading.inspecting import missing_readers
-from descant.sources.describe import describe_model
+from descant.sources.amateur import describe_model
 from descant.tokens import check_same_vocabulary, encode
 
 
@@ -339,6 +339,7 @@ def test_weights_beyond_the_memory_are_refused_with_the_figure(amateur: Path, mo
         load_model(amateur, device="cpu", dtype="float64")
 
 
+@pytest.mark.usefixtures("bfloat16_kernels")
 def test_packing_on_loading(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(packing._SMALLEST, torch.bfloat16, 0)
 

@@ -13,7 +13,7 @@ from descant.lab.bench import baselines
 from descant.lab.bench.clock import Decoded, follow
 from descant.lab.bench.figures import Engine, Tokens
 from descant.scoring import Contrastive, Likelihood, Scoring
-from descant.sources.settings import EarlyExit
+from descant.sources import EarlyExit
 from descant.strategies import Greedy, Speculative, Strategy
 
 Base = Literal["greedy", "contrastive"]

@@ -25,7 +25,7 @@ from descant.lab.bench.figures import (
 )
 from descant.lab.bench.measure import Spread, in_rounds, ratio
 from descant.lab.bench.weights import Reader, weight_bytes
-from descant.sources.settings import Window
+from descant.sources.amateur import Amateur
 
 _TUNING_ROUNDS = 3
 """Rounds that find the best draft length: apart from those reported, or luck would choose."""
@@ -77,7 +77,7 @@ class Bench:
             for base in bases
             for tokens in settings.draft_tokens
         ]
-        other = decoder.amateur.model if isinstance(decoder.amateur, Window) else decoder.amateur
+        other = decoder.amateur.reads if isinstance(decoder.amateur, Amateur) else decoder.amateur
         self._models = [decoder.expert]
         if isinstance(other, PreTrainedModel) and other is not decoder.expert:
             self._models.append(other)

@@ -20,7 +20,7 @@ from descant.lab.experiments.scores import correct, judge, main_score, merit, su
 from descant.lab.experiments.tables import mean, points, share, table, with_interval
 from descant.lab.studies.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
-from descant.sources.settings import Window
+from descant.sources import Window
 from descant.strategies import Greedy, Sample
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from descant.lab.studies.identity import digest
 from descant.lab.studies.statistics import holm
 from descant.lab.studies.tasks import Task
 from descant.scoring import Contrastive, Likelihood, Scoring
-from descant.sources.settings import EarlyExit
+from descant.sources import EarlyExit
 from descant.tokens import decode
 from descant.types import Logits
 

@@ -17,7 +17,7 @@ from descant.lab.bench.measure import conditions
 from descant.lab.bench.weights import facts
 from descant.lab.experiments.base import Experiment, Pair
 from descant.lab.experiments.tables import table
-from descant.sources.describe import describe_model
+from descant.sources.amateur import describe_model
 
 Record = dict[str, Any]
 """All that a page tells, as JSON holds it."""

@@ -13,8 +13,7 @@ from transformers import PreTrainedModel
 from descant.decoder import Decoder
 from descant.describe import describe
 from descant.models.linears.replacing import linear_forms
-from descant.sources.describe import describe_model
-from descant.sources.settings import OtherPrompt, OtherTokenizer, Window
+from descant.sources.amateur import Amateur, describe_model
 
 _SAMPLED = 1024
 """Numbers read of each tensor: enough to tell checkpoints of one training run apart, quick for billions of weights."""
@@ -58,8 +57,8 @@ def identify(source: Any) -> Any:
             "linear_layers": linear_forms(source),
         }
     described = describe_model(source)
-    if isinstance(source, (Window, OtherPrompt, OtherTokenizer)) and isinstance(source.model, PreTrainedModel):
-        return {**described, "model": identify(source.model)}
+    if isinstance(source, Amateur) and isinstance(source.reads, PreTrainedModel):
+        return {**described, "model": identify(source.reads)}
     return described
 
 

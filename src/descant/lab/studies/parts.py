@@ -7,11 +7,12 @@ from typing import Any
 
 import descant.processors
 import descant.scoring
+import descant.sources
 import descant.strategies
 from descant.errors import SettingsError
 from descant.processors import Processor
 from descant.scoring import Scoring
-from descant.sources import settings
+from descant.sources import Amateur, EarlyExit
 from descant.strategies import Greedy, PromptLookup, Sample, Strategy
 
 Spec = str | Mapping[str, Any]
@@ -21,6 +22,7 @@ _KINDS: Mapping[str, tuple[Any, type]] = {
     "scoring": (descant.scoring, Scoring),
     "processor": (descant.processors, Processor),
     "strategy": (descant.strategies, Strategy),
+    "amateur": (descant.sources, Amateur),
 }
 
 
@@ -30,7 +32,7 @@ def build(kind: str, spec: Spec) -> Any:
     Parameters
     ----------
     kind
-        `"scoring"`, `"processor"` or `"strategy"`.
+        `"scoring"`, `"processor"`, `"strategy"` or `"amateur"`.
     spec
         Its name, or its name with its arguments. Arguments that are parts themselves (`WhenUncertain.scoring`,
         `Speculative.base`, `Speculative.draft`) are given alike.
@@ -47,8 +49,7 @@ def build(kind: str, spec: Spec) -> Any:
 
 def build_amateur(spec: Spec) -> Any:
     """Return an amateur other than a loaded model: a checkpoint's name as it is, or a setting such as `EarlyExit`."""
-    kinds = (settings.EarlyExit, settings.Window, settings.OtherPrompt, settings.NGram, settings.OtherTokenizer)
-    return spec if isinstance(spec, str) else _make("amateur", {kind.__name__: kind for kind in kinds}, spec)
+    return spec if isinstance(spec, str) else build("amateur", spec)
 
 
 def _make(what: str, known: Mapping[str, Any], spec: Spec) -> Any:
@@ -74,5 +75,5 @@ def _argument(what: str, key: str, value: Any) -> Any:
     if what == "strategy" and key == "base":
         return _make("base", {"Greedy": Greedy, "Sample": Sample}, value)
     if what == "strategy" and key == "draft":
-        return _make("draft", {"PromptLookup": PromptLookup, "EarlyExit": settings.EarlyExit}, value)
+        return _make("draft", {"PromptLookup": PromptLookup, "EarlyExit": EarlyExit}, value)
     return value

@@ -1,7 +1,7 @@
 """From a study file to loaded models, task sets, methods and metrics."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from descant.lab.studies.study import Assignment, Contestant, Study
 from descant.lab.studies.tasks import TaskSet
 from descant.lab.worlds import load_world
 from descant.presets import preset
-from descant.sources.settings import OtherTokenizer, Window
 
 
 @dataclass(frozen=True)
@@ -191,10 +190,10 @@ def _with_amateur(decoder: Decoder, spec: Part | None, load: Callable[[str], Dec
     if isinstance(amateur, str):
         tokenizer = load(amateur).tokenizer if amateur not in ("expert", "amateur") else None
         amateur = model(amateur)
-    elif isinstance(amateur, OtherTokenizer):
-        amateur = replace(amateur, tokenizer=load(str(amateur.model)).tokenizer, model=model(amateur.model))
-    elif isinstance(amateur, Window):
-        amateur = Window(model(amateur.model), amateur.tokens)
+    elif isinstance(amateur.reads, str):
+        # `expert` and `amateur` have no tokenizer of that name, and it is not asked for.
+        own = amateur.reads in ("expert", "amateur")
+        amateur = amateur.with_model(model(amateur.reads), None if own else load(amateur.reads).tokenizer)
     return Decoder(
         decoder.expert,
         decoder.tokenizer,

@@ -17,7 +17,7 @@ from descant.lab.studies.identity import identify_all, versions
 from descant.lab.studies.tasks import Task, TaskSet
 from descant.results import Output
 from descant.scoring import Scoring
-from descant.sources.settings import OtherPrompt
+from descant.sources import OtherPrompt
 from descant.strategies import Strategy
 
 
