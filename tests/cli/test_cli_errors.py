@@ -43,7 +43,7 @@ def check(done: Done, code: int, *messages: str) -> None:
         (["generate", PROMPT, "--top-p", "1.5"], "TopP.p is 1.5"),
         (["generate", PROMPT, "--max-tokens", "-1"], "--max-new-tokens"),
         (["generate", PROMPT, "--amateur-window", "0"], "--amateur-window"),
-        (["generate", PROMPT, "--beams", "2", "--draft-tokens", "2"], "beams are several"),
+        (["generate", PROMPT, "--beams", "2", "--draft-tokens", "2"], "cannot draft for a beam search"),
         (["generate", PROMPT, "--trace"], "--trace needs --json"),
         (["generate", PROMPT, "--logprobs", "1"], "--logprobs needs --json"),
         (["generate", PROMPT, "--prompts", "x"], "exclude each other"),

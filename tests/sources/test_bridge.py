@@ -261,7 +261,7 @@ def test_equal_tokenizers_give_the_plain_tokens() -> None:
 
 def test_bytes_are_at_least_as_probable_as_the_token_that_spells_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """How the two ways relate with one tokenizer, if nothing is reopened: longer tokens begin with the bytes too."""
-    monkeypatch.setattr("descant.calls.models.same_vocabulary", lambda *_: False)
+    monkeypatch.setattr("descant.sources.other_tokenizer.setting.same_vocabulary", lambda *_: False)
     same = model_for(EXPERT_TOKENIZER, 5)
     bridge = OtherTokenizer(same, EXPERT_TOKENIZER, reopen=0, **EXACT)
     [out] = Decoder(EXPERT, EXPERT_TOKENIZER, bridge).generate(
@@ -287,7 +287,7 @@ def test_rows_that_roll_back_judge_as_fresh_ones(texts: list[list[int]], kind: s
     expert: Logits = torch.zeros(1, len(EXPERT_TOKENIZER), dtype=torch.float64)
 
     def opened() -> Bridge:
-        bridge = decoder._models.open(Contrastive()).bridges["amateur"]
+        bridge = decoder._models.open(decoder._models.resolve(Contrastive())).bridges["amateur"]
         assert isinstance(bridge, Bridge)
         bridge.add_rows(1)
         return bridge
@@ -334,7 +334,7 @@ def test_what_cannot_be_bridged_is_refused() -> None:
     with pytest.raises(SettingsError, match="no tokenizer"):
         Decoder(EXPERT).generate([[1, 2]], strategy=Speculative(draft=amateur))
     with pytest.raises(SettingsError, match="leave amateur_tokenizer out"):
-        Decoder(EXPERT, EXPERT_TOKENIZER, amateur, amateur_tokenizer=TOKENIZERS["wordpiece"])
+        Decoder(EXPERT, EXPERT_TOKENIZER, amateur, amateur_tokenizer=TOKENIZERS["byte-level"])
     with pytest.raises(SettingsError, match="from_pretrained"):
         Decoder(EXPERT, EXPERT_TOKENIZER, OtherTokenizer("a name"))
     with pytest.raises(VocabularyError, match=r"OtherTokenizer"):

@@ -174,7 +174,7 @@ class Models:
         others: dict[str, Source] = {name: source.open() for name, source in self._read_by(scoring)}
         others |= {name: self._exits[key] for name, key in scoring.exits.items()}
         if "amateur" in scoring.sources and self.bridged:
-            _check_judges(scoring)
+            _check_judges(scoring, self._expert.width)
             if inside:
                 raise SettingsError(
                     f"{type(strategy).__name__} reads candidates ahead, which an amateur with another tokenizer cannot "
@@ -255,9 +255,12 @@ class Models:
         return min(self._expert.width, width)
 
 
-def _check_judges(scoring: Scoring) -> None:
+def _check_judges(scoring: Scoring, width: int) -> None:
     """Refuse a scoring that reads more of the amateur than its verdict on plausible tokens."""
-    if scoring.needed(torch.zeros(1, 1), exactly=True) is None:
+    unsure = torch.zeros(1, width)
+    unsure[:, width // 2 :] = -1000  # as unsure as can be, between plausible tokens
+    needed = scoring.needed(unsure, exactly=True)
+    if needed is None or bool(needed.all()):
         raise SettingsError(
             f"{scoring} reads the amateur's logits of every token, and an amateur with another tokenizer judges "
             "plausible tokens only; use Contrastive(), or another amateur"

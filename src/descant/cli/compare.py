@@ -19,11 +19,11 @@ from descant.cli.console import (
     stop_on_interrupt,
 )
 from descant.cli.options import PROMPTS, Json, MethodOptions, ModelOptions, RunOptions, expand, option
-from descant.cli.prompts import Row, read_prompt, read_prompts
+from descant.cli.prompts import Line, read_prompt, read_prompts
 from descant.errors import DecodingError, DescantError, PromptError, UsageError
 
 if TYPE_CHECKING:
-    from descant.cli.contenders import Contender, Run
+    from descant.cli.contenders import Competitor, Decoding
     from descant.cli.models import Plan
 
 AMATEUR = "amateur"
@@ -67,29 +67,29 @@ def compare(
         rows = _read(prompt, prompts, models)
         contenders, arguments = _prepare(models, method, run, methods)
         with stop_on_interrupt() as stop:
-            return _Job(contenders, arguments, writer, as_json, batch=prompts is not None).run(rows, stop)
+            return _Comparison(contenders, arguments, writer, as_json, batch=prompts is not None).run(rows, stop)
 
 
-def _read(prompt: str | None, prompts: Path | None, models: ModelOptions) -> list[Row]:
+def _read(prompt: str | None, prompts: Path | None, models: ModelOptions) -> list[Line]:
     if prompt is not None and prompts is not None:
         raise UsageError("PROMPT and --prompts exclude each other; drop one of them")
     if prompts is not None:
         return read_prompts(prompts)
     if prompt is not None:
-        return [Row(read_prompt(prompt))]
+        return [Line(read_prompt(prompt))]
     if models.expert is not None or models.pair is not None:
         raise UsageError('no prompt; give it as an argument or use --prompts FILE ("-" is stdin)')
     from descant.demo import example_prompts, questions
 
     truths = {question.prompt: question.answer for question in questions("dev")}
-    return [Row(text, truth=truths.get(text)) for text in example_prompts]
+    return [Line(text, truth=truths.get(text)) for text in example_prompts]
 
 
 def _prepare(
     models: ModelOptions, method: MethodOptions, run: RunOptions, methods: str | None
-) -> "tuple[list[Contender], dict[str, Any]]":
+) -> "tuple[list[Competitor], dict[str, Any]]":
     """Check all options, then load the models; return who competes, and the arguments that all share."""
-    from descant.cli.contenders import Contender, load_for, resolve_all
+    from descant.cli.contenders import Competitor, load_for, resolve_all
     from descant.cli.decoding import chat_settings
     from descant.cli.methods import settle_randomness
     from descant.cli.models import plan_models
@@ -104,7 +104,7 @@ def _prepare(
     if AMATEUR in names:
         alone = Decoder(decoder.amateur, decoder.tokenizer)  # type: ignore[arg-type]
     contenders = [
-        Contender(name, alone if alone is not None and name == AMATEUR else decoder, entry.method, run, seed)
+        Competitor(name, alone if alone is not None and name == AMATEUR else decoder, entry.method, run, seed)
         for name, entry in zip(names, resolved, strict=True)
     ]
     arguments = {
@@ -133,12 +133,12 @@ def _names(plan: "Plan", methods: str | None) -> list[str]:
     return names
 
 
-class _Job:
+class _Comparison:
     """All prompts under all methods."""
 
     def __init__(
         self,
-        contenders: "list[Contender]",
+        contenders: "list[Competitor]",
         arguments: dict[str, Any],
         writer: Writer,
         as_json: bool,
@@ -151,16 +151,16 @@ class _Job:
         self.as_json = as_json
         self.batch = batch
 
-    def run(self, rows: list[Row], stop: Stop) -> int:
+    def run(self, rows: list[Line], stop: Stop) -> int:
         """Decode and print; return the exit code."""
         from descant.cli.tables import print_rates
 
-        runs: list[Run] = []
+        runs: list[Decoding] = []
         failed = False
         with Progress(len(rows) * len(self.contenders)) as progress:
             self._warm_up(rows)
             for index, row in enumerate(rows):
-                found: list[Run] = []
+                found: list[Decoding] = []
                 error: DescantError | None = None
                 try:
                     for done in self._decode(row, stop):
@@ -179,7 +179,7 @@ class _Job:
             return INTERRUPTED
         return SOME_ROWS_FAILED if failed else DONE
 
-    def _warm_up(self, rows: list[Row]) -> None:
+    def _warm_up(self, rows: list[Line]) -> None:
         """Decode a few tokens, for the first ones of a process are slow."""
         for row in rows:
             if row.error is None:
@@ -188,7 +188,7 @@ class _Job:
                         contender.warm_up(row.prompt, self.arguments)
                     return
 
-    def _decode(self, row: Row, stop: Stop) -> "Iterator[Run]":
+    def _decode(self, row: Line, stop: Stop) -> "Iterator[Decoding]":
         """Decode one prompt under every method, until the user stops."""
         if row.error is not None:
             raise PromptError(row.error)
@@ -196,7 +196,7 @@ class _Job:
             if not stop.requested:
                 yield contender.decode(row.prompt, self.arguments, stop)
 
-    def _print(self, index: int, row: Row, runs: "list[Run]", error: DescantError | None) -> None:
+    def _print(self, index: int, row: Line, runs: "list[Decoding]", error: DescantError | None) -> None:
         """Print what there is of a prompt; an error of the only prompt ends the program."""
         from descant.cli.tables import print_texts
 

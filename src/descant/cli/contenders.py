@@ -21,7 +21,7 @@ _WARM_UP_TOKENS = 4
 
 
 @dataclass(frozen=True)
-class Run:
+class Decoding:
     """What one method made of one prompt.
 
     Attributes
@@ -64,7 +64,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Competitor:
     """A method with the models it runs on."""
 
     name: str
@@ -73,12 +73,12 @@ class Contender:
     run: RunOptions
     seed: int | None
 
-    def decode(self, prompt: str, arguments: Mapping[str, Any], stop: Callable[[], bool]) -> Run:
+    def decode(self, prompt: str, arguments: Mapping[str, Any], stop: Callable[[], bool]) -> Decoding:
         """Decode a prompt here and, if it has the method, with transformers."""
         self._set_seed()
         start = time.perf_counter()
         [output] = self.decoder.generate(prompt, **self.method.arguments, **arguments, cancelled=stop)
-        mine = Run(self.name, output, time.perf_counter() - start)
+        mine = Decoding(self.name, output, time.perf_counter() - start)
         config = generation_config(self.method, self.run, self.decoder.eos_token_ids)
         if config is None or stop() or not output.token_ids:
             return mine

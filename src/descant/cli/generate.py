@@ -33,7 +33,7 @@ from descant.cli.options import (
     expand,
     option,
 )
-from descant.cli.prompts import Row, read_prompt, read_prompts
+from descant.cli.prompts import Line, read_prompt, read_prompts
 from descant.errors import DescantError, UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def generate(
     if prompt is not None and prompts is not None:
         raise UsageError("PROMPT and --prompts exclude each other; drop one of them")
     with data_writer(out.output) as writer:
-        rows = [Row(read_prompt(prompt))] if prompts is None else read_prompts(prompts)
+        rows = [Line(read_prompt(prompt))] if prompts is None else read_prompts(prompts)
         decoder, arguments = _prepare(models, method, draft, exits, run, preset, rng)
         arguments |= {"top_logprobs": out.logprobs or 0, "trace": out.trace, "batch_size": batch_size}
         job = _Job(decoder, rows, arguments, writer, out, as_json=as_json, batch=prompts is not None)
@@ -145,7 +145,7 @@ class _Job:
     """All rows of one command, from prompts to print."""
 
     decoder: "Decoder"
-    rows: list[Row]
+    rows: list[Line]
     arguments: dict[str, Any]
     writer: Writer
     options: OutputOptions

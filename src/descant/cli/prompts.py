@@ -11,7 +11,7 @@ from descant.errors import PromptError, UsageError
 
 
 @dataclass(frozen=True)
-class Row:
+class Line:
     """One prompt, or why a line of a file is none.
 
     Attributes
@@ -40,10 +40,10 @@ def read_prompt(prompt: str | None) -> str:
     return prompt
 
 
-def read_prompts(path: Path) -> list[Row]:
+def read_prompts(path: Path) -> list[Line]:
     """Return the prompts of a file: one a line, or JSONL if its name ends so."""
-    rows = [_parse_json(line) if path.suffix == ".jsonl" else Row(line) for line in _lines(path)]
-    return [Row(row.prompt, row.error or ("" if row.prompt else "the prompt is empty") or None) for row in rows]
+    rows = [_parse_json(line) if path.suffix == ".jsonl" else Line(line) for line in _lines(path)]
+    return [Line(row.prompt, row.error or ("" if row.prompt else "the prompt is empty") or None) for row in rows]
 
 
 def read_pairs(path: Path) -> list[tuple[str, str] | str]:
@@ -58,13 +58,13 @@ def read_pairs(path: Path) -> list[tuple[str, str] | str]:
     return pairs
 
 
-def _parse_json(line: str) -> Row:
+def _parse_json(line: str) -> Line:
     value = _json(line)
     if isinstance(value, dict):
         value = value.get("prompt", value.get("text"))
     if isinstance(value, str):
-        return Row(value)
-    return Row(line, 'the line is neither a JSON string nor an object with a text "prompt"')
+        return Line(value)
+    return Line(line, 'the line is neither a JSON string nor an object with a text "prompt"')
 
 
 def _json(line: str) -> Any:

@@ -44,7 +44,7 @@ def score(
     with data_writer() as writer:
         rows = _read(prompt, continuations, pairs)
         decoder, arguments = _prepare(models, method, preset)
-        job = _Job(decoder, arguments, writer, as_json)
+        job = _Pairs(decoder, arguments, writer, as_json)
         return job.run(rows, batch_size, batch=pairs is not None)
 
 
@@ -70,7 +70,7 @@ def _prepare(models: ModelOptions, method: MethodOptions, preset: str | None) ->
     return decoder, {"scoring": resolved.method.scoring, "processors": resolved.method.processors}
 
 
-class _Job:
+class _Pairs:
     """All pairs of one command."""
 
     def __init__(self, decoder: "Decoder", arguments: Mapping[str, Any], writer: Writer, as_json: bool) -> None:

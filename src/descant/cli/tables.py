@@ -12,11 +12,11 @@ from rich.text import Text
 from descant.cli.console import Writer
 
 if TYPE_CHECKING:
-    from descant.cli.contenders import Contender, Run
+    from descant.cli.contenders import Competitor, Decoding
     from descant.presets import Preset
 
 
-def print_texts(writer: Writer, prompt: str, truth: str | None, runs: "Sequence[Run]") -> None:
+def print_texts(writer: Writer, prompt: str, truth: str | None, runs: "Sequence[Decoding]") -> None:
     """Print one prompt and, below each other, what the methods made of it and, where it is known, the right answer."""
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 1))
     table.add_column("method", style="cyan", no_wrap=True)
@@ -29,7 +29,7 @@ def print_texts(writer: Writer, prompt: str, truth: str | None, runs: "Sequence[
     print_parts(writer, Text(_visible(prompt), style="bold"), table)
 
 
-def print_rates(writer: Writer, contenders: "Sequence[Contender]", runs: "Sequence[Run]") -> None:
+def print_rates(writer: Writer, contenders: "Sequence[Competitor]", runs: "Sequence[Decoding]") -> None:
     """Print how fast the methods were, and whether transformers agrees."""
     from descant.cli.methods import settings
 
@@ -66,7 +66,7 @@ def print_presets(writer: Writer, presets: "Sequence[Preset]") -> None:
     print_parts(writer, table)
 
 
-def _verdict(runs: "Sequence[Run]") -> Text:
+def _verdict(runs: "Sequence[Decoding]") -> Text:
     """Say whether transformers gives the same tokens, and how fast."""
     checked = [run for run in runs if run.same is not None]
     if not checked:

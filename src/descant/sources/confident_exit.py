@@ -135,7 +135,7 @@ class ConfidentModel(RaggedModel):
     ) -> None:
         _, plain = architecture.decoder()
         self._turn = _Turn()
-        skippable = nn.ModuleList(_Layer(layer, number, self._turn) for number, layer in enumerate(plain, start=1))
+        skippable = nn.ModuleList(_ExitLayer(layer, number, self._turn) for number, layer in enumerate(plain, start=1))
         super().__init__(replace(architecture, model=architecture.with_module(plain, skippable)))
         self._setting = setting
         self._exits = layers
@@ -282,7 +282,7 @@ class _Turn:
     passing: _Pass | None = None
 
 
-class _Layer(nn.Module):
+class _ExitLayer(nn.Module):
     """A decoder layer that tokens may skip.
 
     Parameters

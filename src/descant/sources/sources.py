@@ -31,7 +31,7 @@ _ROW_TOKENS = 2048
 
 
 @dataclass(frozen=True)
-class _Pass:
+class _Part:
     """Tokens for consecutive rows in one forward; `wanted` tells whether its logits are."""
 
     first_row: int
@@ -239,7 +239,7 @@ def _join(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _unread(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Iterator[_Pass]:
+def _unread(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> Iterator[_Part]:
     """Cut what is unread into passes: running rows together, fresh rows within the token budget, long rows alone.
 
     Rows that have been read are left out, if all running ones have been.
@@ -256,8 +256,8 @@ def _unread(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> 
         if len(tokens) > row_tokens:
             last = (len(tokens) - keep) // _ROW_TOKENS * _ROW_TOKENS
             for start in range(0, last, _ROW_TOKENS):
-                yield _Pass(first, [tokens[start : start + _ROW_TOKENS]], wanted=False)
-            yield _Pass(first, [tokens[last:]])
+                yield _Part(first, [tokens[start : start + _ROW_TOKENS]], wanted=False)
+            yield _Part(first, [tokens[last:]])
             first += 1
             continue
         end, width = first, 0
@@ -267,5 +267,5 @@ def _unread(model: LanguageModel, texts: Sequence[Sequence[int]], keep: int) -> 
                 break
             end, width = end + 1, wider
         if width:
-            yield _Pass(first, unread[first:end])
+            yield _Part(first, unread[first:end])
         first = end

@@ -28,7 +28,7 @@ from descant.numerics.wide import Blocks, is_wide
 from descant.options import option
 from descant.strategies.base import Strategy, TokenStrategy
 from descant.strategies.beams import Beams
-from descant.strategies.candidates import Candidate, Rivals
+from descant.strategies.candidates import Extension, Rivals
 from descant.strategies.greedy import Greedy
 from descant.strategies.growth import Draws, Growth, Loop
 from descant.strategies.sample import Sample
@@ -188,7 +188,7 @@ class Beam(Strategy):
         scores: Float[Tensor, "n vocab"],
         expert: Float[Tensor, "n vocab"],
         draws: Draws,
-    ) -> list[list[Candidate]]:
+    ) -> list[list[Extension]]:
         """Return how the beams of each group may go on, best first: enough that `shortlist` lacks none.
 
         Parameters
@@ -214,7 +214,7 @@ class Beam(Strategy):
         listed = list(zip(ranks.tolist(), ids.tolist(), values.tolist(), strict=True))
         return [self._rank(group, listed) for group in rivals]
 
-    def shortlist(self, rivals: Rivals, candidates: Sequence[Candidate], chosen: Counter[int]) -> list[Candidate]:
+    def shortlist(self, rivals: Rivals, candidates: Sequence[Extension], chosen: Counter[int]) -> list[Extension]:
         """Return the candidates that are looked at, less what was chosen by other groups, best first."""
         if chosen:
             struck = [x._replace(total=x.total - self.diversity * chosen[x.token_id]) for x in candidates]
@@ -229,9 +229,9 @@ class Beam(Strategy):
         """Return how many extensions are looked at: if all that can end do, there are beams to go on with."""
         return max(2, 1 + rivals.ends) * self.group_width
 
-    def _rank(self, rivals: Rivals, listed: Sequence[tuple[list[float], list[int], list[float]]]) -> list[Candidate]:
+    def _rank(self, rivals: Rivals, listed: Sequence[tuple[list[float], list[int], list[float]]]) -> list[Extension]:
         found = [
-            (rank, Candidate(place, token_id, score, total + score))
+            (rank, Extension(place, token_id, score, total + score))
             for place, total in zip(rivals.places, rivals.totals, strict=True)
             for rank, token_id, score in zip(*listed[place], strict=True)
         ]
@@ -241,7 +241,7 @@ class Beam(Strategy):
 
     def _draw(
         self, rivals: Sequence[Rivals], scores: Float[Tensor, "n vocab"], draws: Draws, *, transformers: bool
-    ) -> list[list[Candidate]]:
+    ) -> list[list[Extension]]:
         """Draw extensions without replacement; as transformers does, for all prompts of the call at once."""
         scores = scores.float()
         vocab = scores.shape[-1]
@@ -264,14 +264,14 @@ class Beam(Strategy):
         return [_candidates(group, flat, scores) for group, flat in zip(rivals, drawn, strict=True)]
 
 
-def _candidates(rivals: Rivals, flat: Sequence[int], scores: Float[Tensor, "n vocab"]) -> list[Candidate]:
+def _candidates(rivals: Rivals, flat: Sequence[int], scores: Float[Tensor, "n vocab"]) -> list[Extension]:
     """Return the candidates at places of the flattened scores of a group, best first, without those that cannot be."""
     pairs = [divmod(place, scores.shape[-1]) for place in flat if place < len(rivals.places) * scores.shape[-1]]
     places = [rivals.places[beam] for beam, _ in pairs]
     ids = [token_id for _, token_id in pairs]
     values = scores[places, ids].tolist()
     totals = [rivals.totals[beam] + value for (beam, _), value in zip(pairs, values, strict=True)]
-    found = map(Candidate, places, ids, values, totals)
+    found = map(Extension, places, ids, values, totals)
     return sorted((x for x in found if x.score > -math.inf), key=_total, reverse=True)
 
 
@@ -283,9 +283,9 @@ def _best(scores: Float[Tensor, "n vocab"], count: int) -> tuple[Tensor, Tensor]
     return values, ids
 
 
-def _total(candidate: Candidate) -> float:
+def _total(candidate: Extension) -> float:
     return candidate.total
 
 
-def _first(pair: tuple[float, Candidate]) -> float:
+def _first(pair: tuple[float, Extension]) -> float:
     return pair[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 from descant.errors import DecodingError
 from descant.numerics.wide import log_total
 from descant.rows import Row
-from descant.strategies.candidates import Candidate, Rivals
+from descant.strategies.candidates import Extension, Rivals
 from descant.strategies.growth import Draws, Growth, Loop
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class _Group:
         return Rivals([place[id(row)] for row in self.beams], [row.total for row in self.beams], ends)
 
     def grow(
-        self, candidates: Sequence[Candidate], rows: Sequence[Row], totals: Sequence[float]
+        self, candidates: Sequence[Extension], rows: Sequence[Row], totals: Sequence[float]
     ) -> tuple[list[tuple[Row, int]], list[tuple[Row, int]]]:
         """Replace the beams by the best candidates that go on, and keep the best of those that end.
 

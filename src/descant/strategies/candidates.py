@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Candidate(NamedTuple):
+class Extension(NamedTuple):
     """One way in which a beam may go on.
 
     Attributes

@@ -21,16 +21,16 @@ from descant.lab.metrics import (
     CorpusMetric,
     DistinctN,
     Diversity,
-    HiddenStates,
-    Judged,
     Latency,
     Length,
     Mauve,
     Passes,
     Perplexity,
+    PooledHiddenState,
     RepN,
     Seconds,
     SimCTGDiversity,
+    TaskVerdict,
     TextMetric,
     Zipf,
     load_metric,
@@ -138,20 +138,20 @@ def test_length_latency_and_cost() -> None:
 
 def test_the_judge_gives_the_columns() -> None:
     texts = [generation("it is blue", answer="blue"), generation("red", answer="blue")]
-    assert Judged().scores(texts, TOY) == {"right": [1.0, 0.0], "short": [0.0, 1.0]}
-    metric = Judged(only=["short"], lower=["short"])
+    assert TaskVerdict().scores(texts, TOY) == {"right": [1.0, 0.0], "short": [0.0, 1.0]}
+    metric = TaskVerdict(only=["short"], lower=["short"])
     assert list(metric.scores(texts, TOY)) == ["short"]
     assert (metric.better("short"), metric.better("right")) == ("lower", "higher")
 
     with pytest.raises(SettingsError, match="choose from right, short"):
-        Judged(only=["wrong"]).scores(texts, TOY)
+        TaskVerdict(only=["wrong"]).scores(texts, TOY)
 
     class Fickle(Toy):
         def judge(self, task: Task, text: str) -> dict[str, float]:
             return {text: 1.0}
 
     with pytest.raises(DecodingError, match="other scores"):
-        Judged().scores(texts, Fickle(()))
+        TaskVerdict().scores(texts, Fickle(()))
 
 
 def test_perplexity_is_the_mean_surprise_of_all_tokens(decoder: Decoder) -> None:
@@ -202,7 +202,7 @@ def test_no_text_is_read_twice(decoder: Decoder, tmp_path: Path, monkeypatch: py
 def test_hidden_states_are_transformers_and_padding_plays_no_part(decoder: Decoder) -> None:
     texts = ["Who followed Lottie Dappleberry to church?", "", "A heron.", "Where did he live, and why?"]
     for pooling in ("mean", "last"):
-        found = HiddenStates(decoder, pooling, batch_size=2)(texts)  # type: ignore[arg-type]
+        found = PooledHiddenState(decoder, pooling, batch_size=2)(texts)  # type: ignore[arg-type]
         assert np.isnan(found[1]).all()
         for text, vector in zip(texts, found, strict=True):
             if text:
@@ -288,7 +288,8 @@ def test_bad_metrics_are_refused(decoder: Decoder, name: str, settings: dict[str
 
 def test_every_metric_loads_by_name(decoder: Decoder) -> None:
     kinds = {
-        "judge": Judged, "diversity": Diversity, "rep-3": RepN, "distinct-2": DistinctN, "zipf": Zipf, "length": Length,
+        "judge": TaskVerdict, "diversity": Diversity, "rep-3": RepN, "distinct-2": DistinctN, "zipf": Zipf,
+        "length": Length,
         "latency": Latency, "speed": Seconds, "passes": Passes, "perplexity": Perplexity, "coherence": Coherence,
         "mauve": Mauve,
     }  # fmt: skip

@@ -8,7 +8,7 @@ from descant.lab.report import Report
 from descant.lab.report.figures import figures
 from descant.lab.report.tables import Entry, figure, rows
 from descant.lab.studies.config import parse_study
-from descant.lab.studies.scores import Score
+from descant.lab.studies.scores import Estimate
 from descant.lab.studies.statistics import Interval
 
 FILE = parse_study({"tasks": [{"file": "q"}], "methods": ["greedy"], "metrics": ["length"]})
@@ -16,13 +16,13 @@ FILE = parse_study({"tasks": [{"file": "q"}], "methods": ["greedy"], "metrics": 
 
 def entry(
     method: str, column: str, value: float, spread: float, better: Better | None, corrected: float | None = None
-) -> Score:
+) -> Estimate:
     interval = Interval(value, value - spread, value + spread)
     difference = None if corrected is None else Interval(value - 0.5, 0, 1)
-    return Score("set", method, column, interval, 10, better, "signed", difference, corrected, corrected)
+    return Estimate("set", method, column, interval, 10, better, "signed", difference, corrected, corrected)
 
 
-def report(*scores: Score) -> Report:
+def report(*scores: Estimate) -> Report:
     methods = list(dict.fromkeys(score.method for score in scores))
     return Report(FILE, methods[0], ["set"], methods, scores, {"set": []}, {}, {}, "descant eval x")
 

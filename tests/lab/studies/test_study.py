@@ -24,9 +24,9 @@ from descant import (
 )
 from descant.demo import questions
 from descant.errors import DecodingError, DescantError, SettingsError, UsageError
-from descant.lab.metrics import DistinctN, Judged, Length, Metric, Perplexity
+from descant.lab.metrics import DistinctN, Length, Metric, Perplexity, TaskVerdict
 from descant.lab.studies.identity import fingerprint
-from descant.lab.studies.scores import Cells, Score, score
+from descant.lab.studies.scores import Cells, Estimate, score
 from descant.lab.studies.signature import Signer
 from descant.lab.studies.statistics import holm, mcnemar, paired_test
 from descant.lab.studies.study import Assignment, Cell, Contestant, Study, batch_seed
@@ -231,7 +231,7 @@ def cells_of(decoder: Decoder, seeds: Sequence[int], **said: Sequence[Sequence[s
     return filled
 
 
-def scored(cells: Cells, *metrics: Metric) -> dict[tuple[str, str], Score]:
+def scored(cells: Cells, *metrics: Metric) -> dict[tuple[str, str], Estimate]:
     return {(s.method, s.column): s for s in score(cells, metrics, "base", 0.95, Signer())}
 
 
@@ -245,7 +245,7 @@ def test_figures_and_tests_of_known_texts(decoder: Decoder) -> None:
         right=[answers],
         half=[[*answers[:5], *wrong[5:]], wrong],
     )
-    found = scored(cells, Judged(), DistinctN(1), Length())
+    found = scored(cells, TaskVerdict(), DistinctN(1), Length())
     assert [found[name, "right"].value.value for name in ("base", "right", "half")] == [0, 1, 0.25]
     assert found["base", "right"].p is None
     groups = [f"group {task.group}" for task in TASKS]
@@ -273,7 +273,7 @@ def test_a_gain_counts_only_if_it_survives_the_correction(decoder: Decoder) -> N
         )
         for n, said in {"base": ["no"] * 10, "all": ["yes"] * 10, "five": ["yes"] * 5 + ["no"] * 5}.items()
     ]
-    found = scored(cells, Judged(only=["right"]))
+    found = scored(cells, TaskVerdict(only=["right"]))
     assert found["all", "right"].p == mcnemar(10, 0)
     assert found["all", "right"].beats(0.95)
     assert found["five", "right"].corrected == mcnemar(5, 0) > 0.05  # the larger of two is left as it is

@@ -13,16 +13,16 @@ from descant.demo import questions
 from descant.errors import SettingsError
 from descant.lab.pair.corpus import train_tokenizer
 from descant.lab.pair.train import ModelSpec
-from descant.lab.worlds import WORLDS, Arithmetic, Grammar, Rumour, World, load_world
+from descant.lab.worlds import WORLDS, Arithmetic, Grammar, Rumour, TaskWorld, load_world
 from descant.lab.worlds.train import PAIRS, PairSpec, _as_loaded, train
 
 
 @pytest.fixture(params=WORLDS, scope="module")
-def world(request: pytest.FixtureRequest) -> World:
+def world(request: pytest.FixtureRequest) -> TaskWorld:
     return load_world(request.param)
 
 
-def test_worlds_are_the_same_again(world: World) -> None:
+def test_worlds_are_the_same_again(world: TaskWorld) -> None:
     again = load_world(world.name)
     assert again == world
     assert list(islice(again.documents(Random(1)), 20)) == list(islice(world.documents(Random(1)), 20))
@@ -30,7 +30,7 @@ def test_worlds_are_the_same_again(world: World) -> None:
     assert json.loads(json.dumps(world.settings)) == world.settings
 
 
-def test_splits_share_nothing_and_judges_know_the_references(world: World) -> None:
+def test_splits_share_nothing_and_judges_know_the_references(world: TaskWorld) -> None:
     dev, test = world.tasks("dev"), world.tasks("test")
     assert len({task.id for task in dev} | {task.id for task in test}) == len(dev) + len(test)
     best = {"rumour": "correct", "grammar": "valid", "arithmetic": "correct"}[world.name]

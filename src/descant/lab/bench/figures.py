@@ -108,7 +108,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Study:
+class Measurements:
     """All results of one run; bandwidth in bytes a second."""
 
     bandwidth: Spread

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from descant.lab.bench.figures import Draft, Study
+from descant.lab.bench.figures import Draft, Measurements
 from descant.lab.bench.measure import Spread
 
 _COLOURS = {"descant": "#1f6f8b", "transformers": "#c9a227"}
 
 
-def draw(study: Study, path: Path, *, title: str) -> None:
+def draw(study: Measurements, path: Path, *, title: str) -> None:
     """Write a PNG.
 
     Parameters
@@ -41,7 +41,7 @@ def draw(study: Study, path: Path, *, title: str) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _bars(axes: Any, study: Study) -> None:
+def _bars(axes: Any, study: Measurements) -> None:
     """Draw one bar a contender, with its quartiles and its limit where that lies within the picture."""
     names = [f"{entry.engine}\n{entry.name}" for entry in study.figures]
     rates = [entry.tokens_per_second for entry in study.figures]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from descant.files import write_whole
-from descant.lab.bench.figures import Figures, Study
+from descant.lab.bench.figures import Figures, Measurements
 from descant.lab.bench.measure import Spread
 
 HEADER = ("method", "first", "tokens/s", "×", "limit", "draft", "same")
@@ -29,7 +29,7 @@ def cells(figures: Figures) -> list[str]:
     ]
 
 
-def legend(study: Study) -> list[str]:
+def legend(study: Measurements) -> list[str]:
     """Return what a reader needs to understand the table, one sentence a line."""
     lines = [
         "first: until every row has its first token. tokens/s: all rows together, after the first ones; median "
@@ -51,7 +51,7 @@ def legend(study: Study) -> list[str]:
     return lines
 
 
-def markdown(study: Study, record: Mapping[str, Any]) -> str:
+def markdown(study: Measurements, record: Mapping[str, Any]) -> str:
     """Return the report as Markdown: the table, the draft lengths, the conditions."""
     rows = [[figures.engine, *cells(figures)] for figures in study.figures]
     lines = ["# Decoding speed", "", *_table(["engine", *HEADER], rows), ""]
@@ -74,7 +74,7 @@ def markdown(study: Study, record: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"Command: `{record['command']}`"]) + "\n"
 
 
-def write(folder: Path, study: Study, record: Mapping[str, Any]) -> None:
+def write(folder: Path, study: Measurements, record: Mapping[str, Any]) -> None:
     """Write `bench.md`, `bench.json` and `bench.png` into a folder, which is made if it is missing.
 
     Raises

@@ -13,9 +13,9 @@ from descant.lab.bench.contenders import Base, Contender, Rows, plain, speculati
 from descant.lab.bench.figures import (
     Draft,
     Figures,
+    Measurements,
     Missing,
     Settings,
-    Study,
     Tokens,
     acceptance_rate,
     counterpart,
@@ -92,7 +92,7 @@ class Bench:
         tried = len(self._drafting) * (1 + min(_TUNING_ROUNDS, self.settings.rounds))
         return others + tried + (others + best + 1) * self.settings.rounds
 
-    def run(self, advance: Callable[[], None] = lambda: None) -> Study:
+    def run(self, advance: Callable[[], None] = lambda: None) -> Measurements:
         """Measure everything.
 
         Parameters
@@ -117,7 +117,7 @@ class Bench:
         timed = in_rounds(cases, rounds=self.settings.rounds, warm_up=0, advance=advance)
         bandwidths = timed.pop("read")
         figures = tuple(self._figures(entry, entries, timed, bandwidths) for entry in entries)
-        return Study(Spread.of(bandwidths), figures, tuple(drafts), tuple(self._missing))
+        return Measurements(Spread.of(bandwidths), figures, tuple(drafts), tuple(self._missing))
 
     def _check_length(self, decoded: Decoded) -> None:
         if any(len(row) < self.settings.max_new_tokens for row in decoded.tokens):

@@ -18,7 +18,7 @@ from descant.lab.cli import require
 
 if TYPE_CHECKING:
     from descant.decoder import Decoder
-    from descant.lab.bench import Settings, Study
+    from descant.lab.bench import Measurements, Settings
 
 _DRAFT_TOKENS = (1, 2, 3, 4, 6, 8)
 
@@ -203,7 +203,7 @@ def _conditions(decoder: "Decoder", rows: list[list[int]], batch: int, settings:
     }
 
 
-def _print_study(writer: Writer, study: "Study") -> None:
+def _print_study(writer: Writer, study: "Measurements") -> None:
     """Print what `descant bench` measured, and how to read it."""
     from rich import box
     from rich.table import Table

@@ -14,7 +14,7 @@ from descant.lab.cli import require
 if TYPE_CHECKING:
     from descant.lab.report import Report
     from descant.lab.studies.config import StudyFile
-    from descant.lab.studies.prepare import Prepared
+    from descant.lab.studies.prepare import PreparedStudy
     from descant.lab.studies.scores import Cells
 
 _MODELS = "Models: in place of the study's own"
@@ -80,7 +80,7 @@ def _texts_folder(out: Path | None) -> Path:
     return cache_folder() / "eval" if out is None else out / "texts"
 
 
-def _run(prepared: "Prepared", folder: Path) -> "Cells":
+def _run(prepared: "PreparedStudy", folder: Path) -> "Cells":
     """Decode what is not there yet, with a bar over all continuations."""
     cells = prepared.study.cells(folder)
     with Progress(sum(len(cell.assignment.tasks()) for cell in cells)) as progress:

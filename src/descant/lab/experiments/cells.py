@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from descant.lab.studies.lines import append_records, read_records
+
 
 class Cells:
     """Measurements by the settings that decide them, one a line of a JSON file that is only ever appended to.
@@ -25,10 +27,8 @@ class Cells:
         self._path = path
         self._common = dict(common)
         self._note = note
-        text = path.read_text(encoding="utf-8") if path is not None and path.exists() else ""
-        self._torn = bool(text) and not text.endswith("\n")
-        cells = (_parse(line) for line in text.splitlines())
-        self._known: dict[str, Any] = {cell["key"]: cell["value"] for cell in cells if cell is not None}
+        cells = [] if path is None else filter(_whole, read_records(path))
+        self._known: dict[str, Any] = {cell["key"]: cell["value"] for cell in cells}
 
     def measure(self, settings: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """Return what was measured with these settings before, or measure it now.
@@ -44,25 +44,14 @@ class Cells:
         key = hashlib.sha256(text.encode()).hexdigest()[:32]
         if key not in self._known:
             # Through JSON and back, so that a value is the same whether it was measured or found.
-            line = json.dumps({"key": key, "settings": settings, "value": compute()})
-            self._append(line)
-            self._known[key] = json.loads(line)["value"]
+            cell = json.loads(json.dumps({"key": key, "settings": settings, "value": compute()}))
+            if self._path is not None:
+                append_records(self._path, [cell])
+            self._known[key] = cell["value"]
             self._note(textwrap.shorten(", ".join(map(str, settings.values())), 100, placeholder=" …"))
         return self._known[key]
 
-    def _append(self, line: str) -> None:
-        if self._path is None:
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" * self._torn + line + "\n")
-        self._torn = False
 
-
-def _parse(line: str) -> dict[str, Any] | None:
-    """Return a cell, or None for what an interruption left of one."""
-    try:
-        cell = json.loads(line)
-    except ValueError:
-        return None
-    return cell if isinstance(cell, dict) and {"key", "value"} <= cell.keys() else None
+def _whole(cell: Any) -> bool:
+    """Tell a cell from what an interruption left of one."""
+    return isinstance(cell, dict) and {"key", "value"} <= cell.keys()

@@ -34,7 +34,7 @@ _SEPARATE = "separate amateur"
 
 
 @dataclass(frozen=True)
-class _Layer(Scoring):
+class _OneLayer(Scoring):
     """What the expert would say after some of its layers."""
 
     layer: int
@@ -242,7 +242,7 @@ def follow(pair: Pair, followed: Sequence[Parting], layers: int) -> Data:
     alone = pair.alone()
     for kind in ("greedy", "contrast"):
         for norm in (True, False):
-            by_layer = [probability(pair.decoder, _Layer(layer, norm), kind) for layer in range(1, layers)]
+            by_layer = [probability(pair.decoder, _OneLayer(layer, norm), kind) for layer in range(1, layers)]
             by_layer.append(probability(pair.decoder, Likelihood(), kind))
             found[kind]["norm" if norm else "no norm"] = [sum(values) / len(values) for values in by_layer]
         if alone is not None:
@@ -254,7 +254,7 @@ def follow(pair: Pair, followed: Sequence[Parting], layers: int) -> Data:
 def _example(pair: Pair, prefix: list[int], layers: int, most: int = 5) -> Data:
     """Return the probabilities after every layer of the tokens that the expert finds best at the end."""
     assert pair.decoder.tokenizer is not None
-    scorings = [*(_Layer(layer, True) for layer in range(1, layers)), Likelihood()]
+    scorings = [*(_OneLayer(layer, True) for layer in range(1, layers)), Likelihood()]
     outputs = [
         pair.decoder.generate([prefix], scoring, max_new_tokens=1, ignore_eos=True, top_logprobs=most)[0]
         for scoring in scorings

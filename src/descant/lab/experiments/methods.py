@@ -27,7 +27,7 @@ _SAMPLE = Sample()
 
 
 @dataclass(frozen=True)
-class Method:
+class Entry:
     """One setting of a method.
 
     Attributes
@@ -75,7 +75,7 @@ class Methods:
         "is known?"
     )
 
-    def families(self) -> Mapping[str, Sequence[Method]]:
+    def families(self) -> Mapping[str, Sequence[Entry]]:
         """Return the settings of each method that are tried; the first is its default."""
         likelihood = Likelihood()
         contrast = {"α=0.1, τ=1": Contrastive()} | {
@@ -85,18 +85,18 @@ class Methods:
         }
         masks = {f"α={alpha:g}": Contrastive(alpha, beta=0.0) for alpha in (0.05, *self.alphas)}
 
-        def sampled(setting: str, *processors: Processor) -> Method:
-            return Method(setting, likelihood, processors, _SAMPLE)
+        def sampled(setting: str, *processors: Processor) -> Entry:
+            return Entry(setting, likelihood, processors, _SAMPLE)
 
         return {
-            GREEDY: [Method("", likelihood)],
-            "mask alone (β = 0)": [Method("α=0.1", Contrastive(beta=0.0))],
-            "default contrast": [Method("α=0.1, τ=1", Contrastive())],
-            "tuned contrast": [Method(setting, scoring) for setting, scoring in contrast.items()],
-            "beam": [Method(f"{width} beams", likelihood, (), Beam(width)) for width in (4, 2, 8)],
-            "DoLa": [Method(layers, DoLa(layers)) for layers in ("high", "low")],
+            GREEDY: [Entry("", likelihood)],
+            "mask alone (β = 0)": [Entry("α=0.1", Contrastive(beta=0.0))],
+            "default contrast": [Entry("α=0.1, τ=1", Contrastive())],
+            "tuned contrast": [Entry(setting, scoring) for setting, scoring in contrast.items()],
+            "beam": [Entry(f"{width} beams", likelihood, (), Beam(width)) for width in (4, 2, 8)],
+            "DoLa": [Entry(layers, DoLa(layers)) for layers in ("high", "low")],
             "contrastive search": [
-                Method(f"k={k}, α={penalty:g}", likelihood, (), ContrastiveSearch(k, penalty))
+                Entry(f"k={k}, α={penalty:g}", likelihood, (), ContrastiveSearch(k, penalty))
                 for k in (4, 8)
                 for penalty in (0.6, 0.3, 0.1)
             ],
@@ -104,9 +104,9 @@ class Methods:
             "top-k": [sampled(f"k={k}", TopK(k)) for k in (50, 10, 5, 2)],
             "top-p": [sampled(f"p={p:g}", TopP(p)) for p in (0.95, 0.9, 0.7, 0.5, 0.3)],
             "typical": [sampled(f"mass {mass:g}", Typical(mass)) for mass in (0.95, 0.9, 0.7, 0.5, 0.2)],
-            "sampled mask alone (min-p)": [Method(setting, scoring, (), _SAMPLE) for setting, scoring in masks.items()],
-            "sampled default contrast": [Method("α=0.1, τ=1", Contrastive(), (), _SAMPLE)],
-            "sampled tuned contrast": [Method(setting, scoring, (), _SAMPLE) for setting, scoring in contrast.items()],
+            "sampled mask alone (min-p)": [Entry(setting, scoring, (), _SAMPLE) for setting, scoring in masks.items()],
+            "sampled default contrast": [Entry("α=0.1, τ=1", Contrastive(), (), _SAMPLE)],
+            "sampled tuned contrast": [Entry(setting, scoring, (), _SAMPLE) for setting, scoring in contrast.items()],
         }
 
     def run(self, pair: Pair) -> Data:
@@ -127,10 +127,10 @@ class Methods:
             found["grid"] = grid
         return found
 
-    def _texts(self, pair: Pair, tasks: Sequence[Task], method: Method) -> list[str]:
+    def _texts(self, pair: Pair, tasks: Sequence[Task], method: Entry) -> list[str]:
         return pair.answer(tasks, method.scoring, method.strategy, self.seed, method.processors)
 
-    def _try(self, pair: Pair, dev: Sequence[Task], method: Method) -> Data:
+    def _try(self, pair: Pair, dev: Sequence[Task], method: Entry) -> Data:
         texts = self._texts(pair, dev, method)
         means = {name: sum(values) / len(values) for name, values in judge(pair, dev, texts).items()}
         return {
@@ -172,7 +172,7 @@ def _is_valid(data: Data) -> bool:
     return "valid" in data["methods"][GREEDY]["scores"]
 
 
-def _best(family: Sequence[Method], tried: Sequence[Data]) -> Method:
+def _best(family: Sequence[Entry], tried: Sequence[Data]) -> Entry:
     """Return the setting that did best on development tasks, the first of equals; the default where nobody knows."""
     merits = [entry["merit"] for entry in tried]
     if None in merits:

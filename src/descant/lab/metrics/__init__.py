@@ -12,8 +12,8 @@ from descant.lab.metrics.base import CorpusMetric, Metric, TextMetric
 from descant.lab.metrics.coherence import Coherence
 from descant.lab.metrics.cost import Latency, Passes, Seconds
 from descant.lab.metrics.distinct import DistinctN
-from descant.lab.metrics.embedding import HiddenStates
-from descant.lab.metrics.judged import Judged
+from descant.lab.metrics.embedding import PooledHiddenState
+from descant.lab.metrics.judged import TaskVerdict
 from descant.lab.metrics.length import Length
 from descant.lab.metrics.mauve import Mauve
 from descant.lab.metrics.perplexity import Perplexity
@@ -25,24 +25,24 @@ __all__ = [
     "CorpusMetric",
     "DistinctN",
     "Diversity",
-    "HiddenStates",
-    "Judged",
     "Latency",
     "Length",
     "Mauve",
     "Metric",
     "Passes",
     "Perplexity",
+    "PooledHiddenState",
     "RepN",
     "Seconds",
     "SimCTGDiversity",
+    "TaskVerdict",
     "TextMetric",
     "Zipf",
     "load_metric",
 ]
 
 _PLAIN: Mapping[str, Callable[..., Metric]] = {
-    "judge": Judged,
+    "judge": TaskVerdict,
     "diversity": make_diversity,
     **{f"rep-{n}": partial(RepN, n) for n in (2, 3, 4)},
     **{f"distinct-{n}": partial(DistinctN, n) for n in (1, 2, 3, 4)},
@@ -53,8 +53,8 @@ _PLAIN: Mapping[str, Callable[..., Metric]] = {
     "passes": Passes,
 }
 _WITH_MODEL: Mapping[str, Callable[..., Metric]] = {
-    "coherence": lambda judge, **settings: Coherence(HiddenStates(judge), **settings),
-    "mauve": lambda judge, **settings: Mauve(HiddenStates(judge, "last"), **settings),
+    "coherence": lambda judge, **settings: Coherence(PooledHiddenState(judge), **settings),
+    "mauve": lambda judge, **settings: Mauve(PooledHiddenState(judge, "last"), **settings),
 }
 
 

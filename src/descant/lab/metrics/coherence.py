@@ -24,7 +24,7 @@ class Coherence(TextMetric):
     Parameters
     ----------
     embedder
-        Texts → vectors, such as `HiddenStates(decoder)`.
+        Texts → vectors, such as `PooledHiddenState(decoder)`.
     """
 
     embedder: Embedder

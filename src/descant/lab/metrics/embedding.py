@@ -17,7 +17,7 @@ Embedder = Callable[[Sequence[str]], Float[np.ndarray, "texts dim"]]
 
 
 @dataclass(frozen=True)
-class HiddenStates:
+class PooledHiddenState:
     """The last layer's hidden states of a causal language model.
 
     Parameters
@@ -36,7 +36,7 @@ class HiddenStates:
 
     def __post_init__(self) -> None:
         if self.pooling not in ("mean", "last"):
-            raise SettingsError(f'HiddenStates.pooling is {self.pooling!r}; choose "mean" or "last"')
+            raise SettingsError(f'PooledHiddenState.pooling is {self.pooling!r}; choose "mean" or "last"')
         whole("HiddenStates.batch_size", self.batch_size, 1, "read at least 1 text at once")
         if self.decoder.tokenizer is None:
             raise SettingsError("the model that embeds texts has no tokenizer; load it by its name")

@@ -10,7 +10,7 @@ from descant.lab.studies.tasks import TaskSet
 
 
 @dataclass(frozen=True)
-class Judged(TextMetric):
+class TaskVerdict(TextMetric):
     """One column for each score of the judge.
 
     Parameters

@@ -31,7 +31,7 @@ class Mauve(CorpusMetric):
     Parameters
     ----------
     embedder
-        Texts → vectors; the paper's are a model's last hidden state, `HiddenStates(decoder, "last")`.
+        Texts → vectors; the paper's are a model's last hidden state, `PooledHiddenState(decoder, "last")`.
     scaling
         The c of the paper.
     """

@@ -33,7 +33,7 @@ BETAS = (0.25, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
-class Figures:
+class PairFigures:
     """What one method reached on a set of questions.
 
     Parameters
@@ -108,7 +108,7 @@ def judge(decoder: Decoder, asked: Sequence[Question], scoring: Likelihood | Con
     return said
 
 
-def figures(asked: Sequence[Question], said: Judged) -> Figures:
+def figures(asked: Sequence[Question], said: Judged) -> PairFigures:
     """Summarise answers."""
     world = demo_world()
     third = world.spec.fame ** (1 / 3)
@@ -118,7 +118,7 @@ def figures(asked: Sequence[Question], said: Judged) -> Figures:
         chosen = [ok for q, ok in zip(asked, right, strict=True) if member(q)]
         return sum(chosen) / max(1, len(chosen))
 
-    return Figures(
+    return PairFigures(
         accuracy=share(lambda _: True),
         rare=share(lambda q: q.frequency < third),
         frequent=share(lambda q: q.frequency > third**2),
@@ -227,7 +227,7 @@ def measure(folder: Path, limit: int | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        Figures, comparisons and chosen settings; plain data.
+        PairFigures, comparisons and chosen settings; plain data.
     """
     pair = Decoder.from_pretrained(folder / "expert", amateur=folder / "amateur", dtype="float32", device="cpu")
     alone = Decoder.from_pretrained(folder / "amateur", dtype="float32", device="cpu")

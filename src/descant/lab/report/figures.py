@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from descant.lab.report.record import Report
-from descant.lab.studies.scores import Score
+from descant.lab.studies.scores import Estimate
 
 _INK = "#010203"
 """Stands for the page's own text colour."""
@@ -35,7 +35,7 @@ def figures(report: Report, task_set: str) -> list[Figure]:
     return [frontier, *found] if frontier else found
 
 
-def _intervals(report: Report, task_set: str, column: str, scores: Sequence[Score]) -> Figure:
+def _intervals(report: Report, task_set: str, column: str, scores: Sequence[Estimate]) -> Figure:
     """Draw one point a method with its interval, the baseline as a line through all."""
     figure, axes = _new(0.9 + 0.32 * len(scores))
     for place, score in enumerate(scores):

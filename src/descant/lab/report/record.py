@@ -7,7 +7,7 @@ from typing import Any
 
 from descant.lab.bench.measure import conditions
 from descant.lab.studies.config import StudyFile
-from descant.lab.studies.scores import Cells, Score, assignments_of, contestants_of
+from descant.lab.studies.scores import Cells, Estimate, assignments_of, contestants_of
 from descant.lab.studies.signature import settings_key
 
 _SAMPLES = 3
@@ -42,7 +42,7 @@ class Report:
     baseline: str
     task_sets: Sequence[str]
     methods: Sequence[str]
-    scores: Sequence[Score]
+    scores: Sequence[Estimate]
     samples: Mapping[str, Sequence[Mapping[str, Any]]]
     settings: Mapping[str, Mapping[str, Any]]
     conditions: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Report:
         """Return what was measured on a task set, in the order of the study's metrics."""
         return list(dict.fromkeys(score.column for score in self.scores if score.task_set == task_set))
 
-    def of(self, task_set: str, column: str) -> dict[str, Score]:
+    def of(self, task_set: str, column: str) -> dict[str, Estimate]:
         """Return the figures of one column by method."""
         found = {s.method: s for s in self.scores if (s.task_set, s.column) == (task_set, column)}
         return {method: found[method] for method in self.methods if method in found}
@@ -79,7 +79,7 @@ class Report:
         }
 
 
-def make_report(file: StudyFile, baseline: str, cells: Cells, scores: Sequence[Score], command: str) -> Report:
+def make_report(file: StudyFile, baseline: str, cells: Cells, scores: Sequence[Estimate], command: str) -> Report:
     """Return the report of a study that has run."""
     return Report(
         file,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from descant.lab.report.record import Report
-from descant.lab.studies.scores import Score
+from descant.lab.studies.scores import Estimate
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def legend(report: Report, best: str = "Bold") -> list[str]:
     return lines if compared else [lines[0], lines[2]]
 
 
-def _entry(score: Score | None, level: float, *, best: bool) -> Entry:
+def _entry(score: Estimate | None, level: float, *, best: bool) -> Entry:
     if score is None or math.isnan(score.value.value):
         return Entry("–")
     interval = score.value

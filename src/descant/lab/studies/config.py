@@ -33,7 +33,7 @@ class Section(BaseModel):
         return data
 
 
-class Models(Section):
+class ModelsSpec(Section):
     """What decodes and what judges. Without an expert it is the bundled pair, and the amateur its own.
 
     Attributes
@@ -93,7 +93,7 @@ class Tasks(Section):
         return self
 
 
-class Method(Section):
+class MethodSpec(Section):
     """A preset, or a composition, or a preset with some of its parts replaced.
 
     Attributes
@@ -121,7 +121,7 @@ class Method(Section):
         return {"preset": data} if isinstance(data, str) else data
 
     @model_validator(mode="after")
-    def _has_name(self) -> "Method":
+    def _has_name(self) -> "MethodSpec":
         if not (self.name or self.preset):
             raise ValueError("a composition has no name of its own; give it one")
         return self
@@ -159,9 +159,9 @@ class StudyFile(Section):
 
     name: str = "study"
     description: str = ""
-    models: Models = Models()
+    models: ModelsSpec = ModelsSpec()
     tasks: Annotated[list[Tasks], Field(min_length=1)]
-    methods: Annotated[list[Method], Field(min_length=1)]
+    methods: Annotated[list[MethodSpec], Field(min_length=1)]
     baseline: str | None = None
     metrics: Annotated[list[Part], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]

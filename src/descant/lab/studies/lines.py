@@ -1,5 +1,6 @@
 """JSONL files that are only ever appended to: settings in the first line, then one record a line."""
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -49,17 +50,7 @@ class Lines:
         DescantError
             If the file cannot be read.
         """
-        try:
-            lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
-        except OSError as error:
-            raise DescantError(f"cannot read {self.path}: {error.strerror}; give another folder") from error
-        records = []
-        for line in lines[1:]:
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                continue  # cut off
-        return records
+        return [record for record in read_records(self.path) if not _is_heading(record)]
 
     def append(self, records: Iterable[Any]) -> None:
         """Write records, which are plain data.
@@ -69,20 +60,54 @@ class Lines:
         UsageError
             If the folder cannot be written to.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b") as file:
-                if not file.tell():
-                    file.write(_line({"settings": self.settings}))
-                else:
-                    file.seek(-1, 2)
-                    if file.read(1) != b"\n":  # the last line was cut off
-                        file.write(b"\n")
-                for record in records:
-                    file.write(_line(record))
-                file.flush()
-        except OSError as error:
-            raise UsageError(f"cannot write to {self.folder}: {error.strerror}; give another folder") from error
+        append_records(self.path, records, {"settings": self.settings})
+
+
+def _is_heading(record: Any) -> bool:
+    return isinstance(record, dict) and record.keys() == {"settings"}
+
+
+def read_records(path: Path) -> list[Any]:
+    """Return what the lines of a file hold, in their order, but for what was cut off in writing; nothing if it lacks.
+
+    Raises
+    ------
+    DescantError
+        If the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise DescantError(f"cannot read {path}: {error.strerror}; give another folder") from error
+    records = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
+
+
+def append_records(path: Path, records: Iterable[Any], heading: Any = None) -> None:
+    """Write records, which are plain data, a line each; and before the first of a file, perhaps a heading.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, 2)
+                if file.read(1) != b"\n":  # the last line was cut off
+                    file.write(b"\n")
+            elif heading is not None:
+                file.write(_line(heading))
+            for record in records:
+                file.write(_line(record))
+            file.flush()
+    except OSError as error:
+        raise UsageError(f"cannot write to {path.parent}: {error.strerror}; give another folder") from error
 
 
 def _line(value: Any) -> bytes:

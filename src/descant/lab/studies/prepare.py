@@ -8,8 +8,8 @@ from typing import Any
 
 from descant.decoder import Decoder
 from descant.errors import SettingsError
-from descant.lab.metrics import Judged, Metric, load_metric
-from descant.lab.studies.config import Method, Models, Part, StudyFile, Tasks
+from descant.lab.metrics import Metric, TaskVerdict, load_metric
+from descant.lab.studies.config import MethodSpec, ModelsSpec, Part, StudyFile, Tasks
 from descant.lab.studies.files import TaskFile
 from descant.lab.studies.generations import Generation
 from descant.lab.studies.parts import build, build_amateur
@@ -20,7 +20,7 @@ from descant.presets import preset
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedStudy:
     """A study that is ready to run.
 
     Attributes
@@ -38,7 +38,7 @@ class Prepared:
     baseline: str
 
 
-def prepare(file: StudyFile, folder: Path, limit: int | None = None, kept: Path | None = None) -> Prepared:
+def prepare(file: StudyFile, folder: Path, limit: int | None = None, kept: Path | None = None) -> PreparedStudy:
     """Load everything that a study names and check that every method can run on it.
 
     Parameters
@@ -70,14 +70,14 @@ def prepare(file: StudyFile, folder: Path, limit: int | None = None, kept: Path 
     judge = Decoder(judge.expert, judge.tokenizer, runner=judge.runner)
     metrics = tuple(load_metric(name, judge, kept, **settings) for name, settings in map(_named, file.metrics))
     for metric in metrics:
-        if isinstance(metric, Judged):
+        if isinstance(metric, TaskVerdict):
             _try_judge(metric, assignments)
     study = Study(contestants, assignments, file.seeds, file.batch_size, file.chat, file.system)
     study.check()
-    return Prepared(study, metrics, file.baseline or file.methods[0].label)
+    return PreparedStudy(study, metrics, file.baseline or file.methods[0].label)
 
 
-def _try_judge(metric: Judged, assignments: Sequence[Assignment]) -> None:
+def _try_judge(metric: TaskVerdict, assignments: Sequence[Assignment]) -> None:
     """Judge an empty text of each set: scores that its judge does not have are told of before anything is decoded."""
     for assignment in assignments:
         nothing = Generation(assignment.tasks()[0], "", [], "stop", 0.0, 0.0, 0)
@@ -122,7 +122,7 @@ def _assignment(tasks: Tasks, folder: Path, max_new_tokens: int | None, limit: i
     return assignment
 
 
-def _arguments(method: Method) -> dict[str, Any]:
+def _arguments(method: MethodSpec) -> dict[str, Any]:
     """Return the parts of a method."""
     arguments = preset(method.preset or "greedy").arguments
     try:
@@ -137,7 +137,7 @@ def _arguments(method: Method) -> dict[str, Any]:
     return arguments
 
 
-def _loader(models: Models) -> Callable[[str], Decoder]:
+def _loader(models: ModelsSpec) -> Callable[[str], Decoder]:
     """Return what loads a checkpoint, each once."""
 
     @cache
@@ -153,7 +153,7 @@ def _loader(models: Models) -> Callable[[str], Decoder]:
     return load
 
 
-def _decoder(models: Models, load: Callable[[str], Decoder]) -> Decoder:
+def _decoder(models: ModelsSpec, load: Callable[[str], Decoder]) -> Decoder:
     """Return the study's expert with its amateur."""
     from descant.demo import demo_paths
 

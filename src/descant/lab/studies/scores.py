@@ -22,7 +22,7 @@ from descant.lab.studies.tasks import Task
 
 
 @dataclass(frozen=True)
-class Score:
+class Estimate:
     """One figure of one method on one task set.
 
     Attributes
@@ -68,7 +68,7 @@ Cells = Sequence[tuple[Cell, Sequence[Generation]]]
 
 def score(
     cells: Cells, metrics: Sequence[Metric], baseline: str, level: float, sign: Callable[[Cells, Metric, str], str]
-) -> list[Score]:
+) -> list[Estimate]:
     """Return every figure of a study.
 
     A task's figures under several seeds are averaged first, so that a task counts once; groups of tasks are resampled.
@@ -86,7 +86,7 @@ def score(
     sign
         Returns the signature of one column, given the cells of one method on one task set.
     """
-    scores: list[Score] = []
+    scores: list[Estimate] = []
     grouped: dict[tuple[str, str], list[tuple[Cell, Sequence[Generation]]]] = {}
     for cell, generations in cells:
         grouped.setdefault((cell.assignment.label, cell.contestant.name), []).append((cell, generations))
@@ -101,7 +101,7 @@ def score(
                 counted = sum(len(generations) for _, generations in own)
                 signature = sign(own, metric, metric.name)
                 better = metric.better(metric.name)
-                scores.append(Score(task_set, method, metric.name, value, counted, better, signature))
+                scores.append(Estimate(task_set, method, metric.name, value, counted, better, signature))
             for column, means in per_task[task_set, method].items():
                 base = per_task.get((task_set, baseline), {}).get(column) if method != baseline else None
                 signature = sign(own, metric, column)
@@ -134,11 +134,11 @@ def _of_texts(
     level: float,
     better: Better | None,
     signature: str,
-) -> Score:
+) -> Estimate:
     groups = [group_of(task) for task in tasks]
     known = [index for index, figure in enumerate(means) if not math.isnan(figure)]
     value = mean_interval([means[i] for i in known], [groups[i] for i in known], level=level)
-    score = Score(task_set, method, column, value, len(known), better, signature)
+    score = Estimate(task_set, method, column, value, len(known), better, signature)
     both = [index for index in known if base is not None and not math.isnan(base[index])]
     if base is None or not both or better is None:
         return score
@@ -163,7 +163,7 @@ def group_of(task: Task) -> str:
     return f"task {task.id}" if task.group is None else f"group {task.group}"
 
 
-def _correct(scores: Sequence[Score]) -> list[Score]:
+def _correct(scores: Sequence[Estimate]) -> list[Estimate]:
     """Correct all p-values of a study together."""
     tested = [index for index, entry in enumerate(scores) if entry.p is not None]
     corrected: Mapping[int, float] = dict(zip(tested, holm([scores[i].p or 0.0 for i in tested]), strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 from descant.decoder import Decoder
 from descant.describe import describe
-from descant.lab.metrics import HiddenStates, Metric
+from descant.lab.metrics import Metric, PooledHiddenState
 from descant.lab.studies.identity import digest, fingerprint, versions
 from descant.lab.studies.scores import Cells
 
@@ -43,7 +43,7 @@ class Signer:
                 continue
             if isinstance(value, Decoder):
                 settings[name] = self._judge(value)
-            elif isinstance(value, HiddenStates):
+            elif isinstance(value, PooledHiddenState):
                 settings[name] = f"hidden-states,{value.pooling},{self._judge(value.decoder)}"
             else:
                 settings[name] = describe(value)

@@ -11,9 +11,9 @@ from descant.checks import whole
 from descant.decoder import Decoder
 from descant.describe import describe
 from descant.errors import DescantError, SettingsError
-from descant.lab.studies.cells import Store
 from descant.lab.studies.generations import Generation
 from descant.lab.studies.identity import identify_all, versions
+from descant.lab.studies.store import Store
 from descant.lab.studies.tasks import Task, TaskSet
 from descant.results import Output
 from descant.scoring import Scoring

@@ -7,19 +7,19 @@ from typing import Any
 
 from descant.errors import SettingsError
 from descant.lab.worlds.arithmetic import Arithmetic
-from descant.lab.worlds.base import World
+from descant.lab.worlds.base import TaskWorld
 from descant.lab.worlds.grammar import Grammar
 from descant.lab.worlds.rumour import Rumour
 
-__all__ = ["WORLDS", "Arithmetic", "Grammar", "Rumour", "World", "load_world"]
+__all__ = ["WORLDS", "Arithmetic", "Grammar", "Rumour", "TaskWorld", "load_world"]
 
-WORLDS: Mapping[str, Callable[..., World]] = MappingProxyType(
+WORLDS: Mapping[str, Callable[..., TaskWorld]] = MappingProxyType(
     {"rumour": Rumour, "grammar": Grammar, "arithmetic": Arithmetic}
 )
 """What makes each world, by name; the settings are keyword arguments."""
 
 
-def load_world(name: str, /, **settings: Any) -> World:
+def load_world(name: str, /, **settings: Any) -> TaskWorld:
     """Return the world of that name.
 
     Parameters

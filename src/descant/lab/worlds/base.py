@@ -8,7 +8,7 @@ from descant.lab.studies.tasks import TaskSet
 
 
 @runtime_checkable
-class World(TaskSet, Protocol):
+class TaskWorld(TaskSet, Protocol):
     """A generated truth: texts to train on, and tasks about it whose right answers are known."""
 
     def documents(self, rng: Random) -> Iterator[str]:

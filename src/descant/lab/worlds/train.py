@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 from descant.lab.pair.corpus import train_tokenizer
 from descant.lab.pair.train import ModelSpec, TrainSpec, save, train_models
 from descant.lab.worlds import load_world
-from descant.lab.worlds.base import World
+from descant.lab.worlds.base import TaskWorld
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ PAIRS: Mapping[str, PairSpec] = MappingProxyType(
 """Models for each world, by its name. The rumour world's are those of `descant.lab.pair.train`."""
 
 
-def train(world: World, spec: PairSpec, seed: int, out: Path, *, sizes: bool = False) -> None:
+def train(world: TaskWorld, spec: PairSpec, seed: int, out: Path, *, sizes: bool = False) -> None:
     """Train a pair and write it, all of it or nothing.
 
     Parameters

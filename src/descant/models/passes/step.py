@@ -119,7 +119,8 @@ class Step(nn.Module):
         places = torch.arange(rows, device=ids.device)[:, None]
         half = len(buffers) // 2
         layers: list[Any] = [
-            _Layer(keys, values, places, positions) for keys, values in zip(buffers[:half], buffers[half:], strict=True)
+            _StepLayer(keys, values, places, positions)
+            for keys, values in zip(buffers[:half], buffers[half:], strict=True)
         ]
         keys = torch.arange(buffers[0].shape[2], device=ids.device)
         masks = {kind: self._mask(positions, keys, window) for kind, window in self.windows.items()}
@@ -210,7 +211,7 @@ def _name_loose_tensors(model: nn.Module) -> None:
                 module.register_buffer(name, dense, persistent=False)
 
 
-class _Layer(CacheLayerMixin):
+class _StepLayer(CacheLayerMixin):
     """One layer's buffers during a pass. transformers' attention modules call `update`."""
 
     is_compileable = True

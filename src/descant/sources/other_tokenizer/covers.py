@@ -62,7 +62,7 @@ class Covering:
     targets
         What is wanted; `found` is filled in.
     tolerance
-        As above; 0 walks all paths.
+        See `OtherTokenizer`; 0 walks all paths.
     budget
         How many paths are asked for at most, beyond which a target is still pursued by one path at a time until
         something is found for it.
