@@ -50,7 +50,7 @@ def option(panel: str, text: str, *names: str, of: str | None = None, least: int
     return typer.Option(*names, help=text, metavar=of, rich_help_panel=panel, min=least, show_default=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ModelOptions:
     """Which models decode, and how they are loaded."""
 
@@ -120,7 +120,7 @@ class _Given:
         return {name: value for name, value in values if value is not None}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _Drafts(_Given):
     draft_model: Annotated[
         str | None, option(_SPECULATION, "Hub id or folder of the model that drafts.", of="NAME")
@@ -143,7 +143,7 @@ def _of_parts(name: str, doc: str, *, drafting: bool, bases: tuple[type, ...]) -
             made = option(entry["heading"], entry["text"], *names, of=entry["of"])
             kind = {"N": int, "X": float}.get(entry["of"], str)
             fields.append((entry["name"], Annotated[kind | None, made], dataclasses.field(default=None)))
-    return dataclasses.make_dataclass(name, fields, bases=bases, frozen=True, eq=False, namespace={"__doc__": doc})
+    return dataclasses.make_dataclass(name, fields, bases=bases, frozen=True, namespace={"__doc__": doc})
 
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ else:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ExitOptions(_Given):
     """When tokens leave the expert's layers early. None: not given."""
 
@@ -184,7 +184,7 @@ class ExitOptions(_Given):
     ] = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class RunOptions:
     """How long and how randomly to decode, and how prompts become tokens."""
 
