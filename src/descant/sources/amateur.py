@@ -101,7 +101,9 @@ class Amateur(ABC):
 
     def with_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> "Amateur":
         """Return this with its model loaded, where `reads` is a name."""
-        raise NotImplementedError(f"{type(self).__name__} reads no model by its name")
+        raise NotImplementedError(
+            f"{type(self).__name__}.reads is the name of a model, and with_model is not its own; define both or neither"
+        )
 
     @property
     def needs(self) -> str:
