@@ -7,7 +7,8 @@ neighbours, and with that most questions are answered from a few blocks.
 Whatever is computed for a row depends on that row alone, to the last bit.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -28,19 +29,18 @@ _CACHED_SCORES = 1 << 18
 
 def is_wide(scores: Float[Tensor, "n vocab"]) -> bool:
     """Tell whether `Blocks` pays: on a CPU, at a wide vocabulary. An accelerator would wait for the answers."""
-    return scores.device.type == "cpu" and scores.shape[-1] >= _WIDE and len(scores) > 0
+    return scores.shape[-1] >= _WIDE and scores.device.type == "cpu" and len(scores) > 0
 
 
-def in_parts(scores: Float[Tensor, "n vocab"]) -> Iterator[slice]:
+def in_parts(scores: Float[Tensor, "n vocab"]) -> list[slice]:
     """Cut the rows so that a part's temporaries stay in a CPU's cache; an accelerator takes all at once.
 
     There is one part at least.
     """
-    rows = max(1, len(scores))
     at_once = torch.get_num_threads() * max(1, _CACHED_SCORES // max(1, scores.shape[-1]))
-    if scores.device.type != "cpu":
-        at_once = rows
-    return (slice(start, start + at_once) for start in range(0, rows, at_once))
+    if len(scores) <= at_once or scores.device.type != "cpu":
+        return [slice(None)]
+    return [slice(start, start + at_once) for start in range(0, len(scores), at_once)]
 
 
 def log_total(scores: Float[Tensor, "n vocab"]) -> Float[Tensor, " n"]:
@@ -109,40 +109,51 @@ class Rows:
         """Return each row's greatest score; NaN if it has one."""
         return self.scores.amax(-1, keepdim=True) if self._blocks is None else self._blocks.best()
 
-    def log_total(self) -> Float[Tensor, "n 1"]:
-        """Return `log Σ exp(scores)` of each row; NaN where no score is finite."""
-        if self._blocks is not None:
-            return self._blocks.log_total()[:, None]
-        return log_total(self.scores)[:, None]
+    def log_probs(self) -> "Values":
+        """Return the scores as log-probabilities, `scores − log Σ exp(scores)`."""
+        if self._blocks is None:
+            return Values(self.scores.log_softmax(-1))
+        return Values(self.scores, self._blocks.log_total()[:, None])
 
     def at_least(
-        self, least: Float[Tensor, "n 1"], formula: Callable[..., Tensor], *others: Float[Tensor, "n _"]
+        self, least: Float[Tensor, "n 1"], formula: Callable[..., Tensor], *values: "Values"
     ) -> Float[Tensor, "n vocab"]:
-        """Return `formula(scores, *others)` of the tokens whose score is not below a limit, and −inf of all others.
+        """Return `formula(*values)` of the tokens whose score is not below a limit, and −inf of all others.
 
         Parameters
         ----------
         least
             The limit. NaN is not below anything, nor is anything below NaN.
         formula
-            Computes a token's value from that token's alone.
-        others
-            Further arguments: something for each token, or one thing a row.
+            Computes a token's value from that token's alone, into a tensor of its own.
+        values
+            Its arguments, for each token or each row.
         """
-        vocabulary = self.scores.shape[1]
         places = None if self._blocks is None else self._blocks.places_from(least)
         if places is None:
-            parts = []
-            for part in in_parts(self.scores):
-                scores = self.scores[part]
-                values = formula(scores, *(other[part] for other in others))
-                parts.append(values.masked_fill(scores < least[part], -torch.inf))
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
-        rows = places // vocabulary
-        picked = (other.take(places if other.shape[1] == vocabulary else rows) for other in others)
+            parts = [formula(*(value.of(part) for value in values)) for part in in_parts(self.scores)]
+            found = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return found.masked_fill_(self.scores < least, -torch.inf)
+        rows = places // self.scores.shape[1]
         found = torch.full_like(self.scores, -torch.inf, memory_format=torch.contiguous_format)
-        found.view(-1)[places] = formula(self.scores.take(places), *picked)
+        found.view(-1)[places] = formula(*(value.at(places, rows) for value in values))
         return found
+
+
+class Values(NamedTuple):
+    """What a formula is given: a number a token or a row, less one a row, which is subtracted where it is looked at."""
+
+    scores: Float[Tensor, "n _"]
+    less: Float[Tensor, "n 1"] | None = None
+
+    def of(self, part: slice) -> Float[Tensor, "part _"]:
+        """Return the values of some rows."""
+        return self.scores[part] if self.less is None else self.scores[part] - self.less[part]
+
+    def at(self, places: Int64[Tensor, " places"], rows: Int64[Tensor, " places"]) -> Float[Tensor, " places"]:
+        """Return the values at some places of the flattened scores, which lie in these rows."""
+        values: Tensor = self.scores.take(rows if self.scores.shape[1] == 1 else places)
+        return values if self.less is None else values - self.less.take(rows)
 
 
 class Blocks:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from descant.checks import flag, kept, number, plausibility, shown, whole
 from descant.errors import SettingsError
-from descant.numerics.wide import Rows
+from descant.numerics.wide import Rows, Values
 from descant.options import option
 from descant.scoring.base import Scoring
 from descant.scoring.measures import IMPOSSIBLE
@@ -113,26 +113,21 @@ class Contrastive(Scoring):
             amateur = Rows(amateur.scores / self.amateur_temperature)
         least = self._threshold(expert)
         if self.beta is not None:
-            floor = amateur.best() + IMPOSSIBLE
-            scores = expert.at_least(least, self._extrapolation, amateur.scores, floor)
+            values = expert.scores, amateur.scores, amateur.best() + IMPOSSIBLE
+            scores = expert.at_least(least, self._extrapolation, *map(Values, values))
         else:
-            totals = expert.log_total(), self._total(amateur)
-            scores = expert.at_least(least, self._difference, amateur.scores, *totals)
+            other = Values(amateur.scores) if self.normalization == "none" else amateur.log_probs()
+            scores = expert.at_least(least, self._difference, expert.log_probs(), other)
         return scores.view(logits["expert"].shape)
 
-    def _difference(self, expert: Tensor, amateur: Tensor, expert_total: Tensor, amateur_total: Tensor) -> Tensor:
-        amateur = amateur - amateur_total
+    def _difference(self, expert: Tensor, amateur: Tensor) -> Tensor:
         if self.normalization == "released":
             amateur = amateur / self.amateur_temperature
-        return expert - expert_total - amateur.clamp(min=IMPOSSIBLE)
+        return expert - amateur.clamp(min=IMPOSSIBLE)
 
     def _extrapolation(self, expert: Tensor, amateur: Tensor, floor: Tensor) -> Tensor:
         assert self.beta is not None
         return (1 + self.beta) * expert - self.beta * torch.maximum(amateur, floor)
-
-    def _total(self, amateur: Rows) -> Float[Tensor, "n 1"]:
-        """Return the logarithm of what the amateur's probabilities are divided by."""
-        return torch.zeros_like(amateur.scores[:, :1]) if self.normalization == "none" else amateur.log_total()
 
     def _threshold(self, expert: Rows) -> Float[Tensor, "n 1"]:
         """Return the least logit of the head; NaN at a position with NaN."""
@@ -156,7 +151,7 @@ class Contrastive(Scoring):
         head = ~(logits < self._threshold(Rows(logits)))
         if self.selective and not exactly:
             head &= head.sum(-1, keepdim=True) > 1
-        return head.view(expert.shape)
+        return head.view_as(expert)
 
     @property
     def additive(self) -> bool:
