@@ -131,9 +131,11 @@ class Rows:
         """
         places = None if self._blocks is None else self._blocks.places_from(least)
         if places is None:
-            parts = [formula(*(value.of(part) for value in values)) for part in in_parts(self.scores)]
-            found = parts[0] if len(parts) == 1 else torch.cat(parts)
-            return found.masked_fill_(self.scores < least, -torch.inf)
+            parts = []
+            for part in in_parts(self.scores):
+                found = formula(*(value.of(part) for value in values))
+                parts.append(found.masked_fill_(self.scores[part] < least[part], -torch.inf))
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         rows = places // self.scores.shape[1]
         found = torch.full_like(self.scores, -torch.inf, memory_format=torch.contiguous_format)
         found.view(-1)[places] = formula(*(value.at(places, rows) for value in values))
